@@ -1,0 +1,36 @@
+"""The errors of this package that are not plain ValueError or TypeError.
+
+Wrong arguments raise ``ValueError`` or ``TypeError`` where they are given. What goes wrong later
+(a gradient that is not finite, a folder that holds another run) raises a subclass of
+:class:`PolarGradError`, whose message says which parameter, file or value it was and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "PolarGradError",
+    "RunFolderError",
+]
+
+
+class PolarGradError(RuntimeError):
+    """Base of every run-time error of this package."""
+
+
+class NonFiniteError(PolarGradError):
+    """A matrix or a gradient holds an infinite or undefined entry."""
+
+
+class DataError(PolarGradError):
+    """A data file is missing, empty, too short or not text."""
+
+
+class RunFolderError(PolarGradError):
+    """An output folder or a checkpoint belongs to something else."""
+
+
+class MissingExtraError(PolarGradError, ImportError):
+    """A feature needs packages of an extra that is not installed."""

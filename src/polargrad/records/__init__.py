@@ -1,0 +1,17 @@
+"""What a run leaves behind: its folder and settings, records as JSONL, provenance, figures."""
+
+from polargrad.records.extras import require
+from polargrad.records.files import write_atomically
+from polargrad.records.jsonl import RecordWriter, read_records, rewind_records
+from polargrad.records.provenance import provenance
+from polargrad.records.run_folder import RunFolder
+
+__all__ = [
+    "RecordWriter",
+    "RunFolder",
+    "provenance",
+    "read_records",
+    "require",
+    "rewind_records",
+    "write_atomically",
+]

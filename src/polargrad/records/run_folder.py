@@ -1,0 +1,84 @@
+"""A folder that belongs to one run, and says which."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polargrad.errors import RunFolderError
+from polargrad.records.files import write_atomically
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An output folder with the settings of the run that owns it in ``settings.json``."""
+
+    path: Path
+
+    @classmethod
+    def claim(
+        cls,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Take ``path`` for a run with these settings, which must be plain JSON data.
+
+        A new or empty folder is made and marked. A folder of the same settings is taken again with
+        ``resume``; a folder that holds a run is emptied and taken with ``overwrite``.
+
+        Raises:
+            RunFolderError: if the folder holds another run, a run that was not to be resumed, or
+                files that no run of ours wrote; or if there is nothing to resume. Nothing is
+                changed then.
+        """
+        wanted = json.loads(json.dumps(dict(settings)))
+        marker = path / SETTINGS
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"out is {str(path)!r}, a file: give a folder")
+        if marker.exists():
+            if overwrite and not resume:
+                shutil.rmtree(path)
+            else:
+                cls._check(path, wanted, resume=resume)
+                return cls(path)
+        elif resume:
+            raise RunFolderError(f"nothing to resume: {str(path)!r} has no {SETTINGS}")
+        elif path.exists() and any(path.iterdir()):
+            raise RunFolderError(
+                f"out is {str(path)!r}, which holds other files: give a new or empty folder"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(wanted, indent=2) + "\n"
+        write_atomically(marker, lambda file: file.write(text.encode()))
+        return cls(path)
+
+    @staticmethod
+    def _check(path: Path, wanted: dict[str, Any], *, resume: bool) -> None:
+        """Raise unless the run in ``path`` has the wanted settings and is to be resumed."""
+        try:
+            found = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise RunFolderError(f"{str(path / SETTINGS)!r} is not JSON") from None
+        keys = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
+        if keys:
+            differences = ", ".join(
+                f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in keys
+            )
+            raise RunFolderError(
+                f"out is {str(path)!r}, which holds a run with other settings ({differences}): "
+                "give another folder"
+            )
+        if not resume:
+            raise RunFolderError(
+                f"out is {str(path)!r}, which already holds this run: "
+                "resume it, overwrite it or give another folder"
+            )
