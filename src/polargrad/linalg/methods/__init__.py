@@ -1,0 +1,63 @@
+"""The methods: each file describes one way to the polar factor and does it for a tall stack."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from polargrad.linalg.methods.newton_schulz import NewtonSchulz
+from polargrad.linalg.methods.polar_express import PolarExpress
+from polargrad.linalg.methods.qdwh import QDWH
+from polargrad.linalg.methods.svd import SVD
+
+__all__ = ["METHODS", "QDWH", "SVD", "Method", "NewtonSchulz", "PolarExpress", "method", "plain"]
+
+Method = SVD | QDWH | NewtonSchulz | PolarExpress
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind for kind in (SVD, QDWH, NewtonSchulz, PolarExpress)
+}
+
+
+def method(spec: str | Mapping[str, Any] | Method) -> Method:
+    """Return the method that a name, plain data or a description stands for.
+
+    Raises:
+        ValueError: for an unknown name or options that the method does not have.
+        TypeError: for anything else.
+
+    Example:
+        >>> method("qdwh")
+        QDWH(steps=None, lower_bound=None, polish=False)
+        >>> method({"name": "qdwh", "steps": 2}).steps
+        2
+    """
+    if isinstance(spec, Method):
+        return spec
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping):
+        raise TypeError(
+            f"method must be a name, a description or its plain data, got {type(spec).__name__}"
+        )
+    options = dict(spec)
+    name = options.pop("name", None)
+    if name not in METHODS:
+        raise ValueError(f"method must be one of auto, {', '.join(METHODS)}, got {name!r}")
+    kind = METHODS[name]
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        has = f"has the options {', '.join(known)}" if known else "has no options"
+        raise ValueError(f"method {name!r} {has}, got {', '.join(map(repr, unknown))}")
+    return kind(**options)
+
+
+def plain(description: Method) -> dict[str, Any]:
+    """Return a description as plain data, which :func:`method` turns back into it.
+
+    Example:
+        >>> plain(QDWH(steps=2))
+        {'name': 'qdwh', 'steps': 2, 'lower_bound': None, 'polish': False}
+    """
+    return {"name": description.name, **dataclasses.asdict(description)}

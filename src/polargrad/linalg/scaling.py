@@ -1,0 +1,44 @@
+"""Exact scaling: every matrix divided by a power of two, so that its largest entry is near 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["scale_by_power_of_two", "times_power_of_two"]
+
+
+def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`2^{-e}A` with its largest entry in [1/2, 1), and the exponents e.
+
+    Exact: only exponents change, so U is the same to the last bit for A and 2A, and squares
+    neither overflow nor underflow. Entries that are smaller than the largest one by more than the
+    range of the dtype are lost, which no factor could show.
+
+    Args:
+        A: shape (..., m, n), finite, not empty, at least float32.
+
+    Returns:
+        The scaled stack, and the exponents as int32, shape ``A.shape[:-2]`` (0 for a zero matrix).
+
+    Example:
+        >>> scale_by_power_of_two(torch.tensor([[6.0, -1.0]]))
+        (tensor([[ 0.7500, -0.1250]]), tensor(3, dtype=torch.int32))
+    """
+    size = torch.view_as_real(A.detach()).abs() if A.is_complex() else A.detach().abs()
+    largest = size.amax(dim=tuple(range(A.ndim - 2, size.ndim)))
+    _, exponent = torch.frexp(largest)
+    return times_power_of_two(A, -exponent[..., None, None]), exponent
+
+
+def times_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
+    """Return x · 2^exponent, in two factors: 2^149 itself does not exist in float32.
+
+    Example:
+        >>> times_power_of_two(torch.tensor(2.0) ** -149, torch.tensor(149))
+        tensor(1.)
+    """
+    real = x.real.dtype
+    half = torch.div(exponent, 2, rounding_mode="floor")
+    one = torch.ones_like(exponent, dtype=real)
+    return x * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
