@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,10 @@ class RecordWriter:
         """Append one record. Non-finite numbers are written as JSON's usual NaN and Infinity."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all records are on disk, as a checkpoint that counts on them needs it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

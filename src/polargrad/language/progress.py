@@ -1,0 +1,64 @@
+"""What a run says while it goes on: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from polargrad.records import require
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Reports steps on stderr."""
+
+    def __init__(self, *, label: str, first: int, steps: int) -> None:
+        self._label = label
+        self._steps = steps
+        self._last_line = time.monotonic()
+        self._validation: float | None = None
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            tqdm = require("tqdm", extra="language")
+            self._bar = tqdm.tqdm(
+                total=steps, initial=first, desc=label, unit="step", file=sys.stderr
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line, without tearing the bar."""
+        if self._bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+    def report(self, step: int, loss: float, validation_loss: float | None) -> None:
+        """Report that ``step`` is done, with its losses."""
+        if validation_loss is not None:
+            self._validation = validation_loss
+        shown = {"loss": f"{loss:.3f}"}
+        if self._validation is not None:
+            shown["validation"] = f"{self._validation:.3f}"
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(1)
+            return
+        overdue = time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        if validation_loss is not None or overdue or step == self._steps:
+            self._last_line = time.monotonic()
+            losses = ", ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"{self._label}: step {step}/{self._steps}, {losses}")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
