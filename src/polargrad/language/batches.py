@@ -47,7 +47,7 @@ def validation_batches(
     possible = (len(tokens) - 1) // context
     count = min(windows, possible)
     starts = torch.arange(count) * possible // count * context
-    for part in starts.split(batch):
+    for part in torch.split(starts, batch):
         yield _windows(tokens, part, context)
 
 

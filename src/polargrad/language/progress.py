@@ -19,7 +19,7 @@ class Progress:
         self._label = label
         self._steps = steps
         self._last_line = time.monotonic()
-        self._validation: float | None = None
+        self._shown: dict[str, str] = {}
         self._bar: Any = None
         if sys.stderr.isatty():
             tqdm = require("tqdm", extra="language")
@@ -36,20 +36,19 @@ class Progress:
 
     def report(self, step: int, loss: float, validation_loss: float | None) -> None:
         """Report that ``step`` is done, with its losses."""
+        self._shown["loss"] = f"{loss:.3f}"
         if validation_loss is not None:
-            self._validation = validation_loss
-        shown = {"loss": f"{loss:.3f}"}
-        if self._validation is not None:
-            shown["validation"] = f"{self._validation:.3f}"
+            self._shown["validation"] = f"{validation_loss:.3f}"
         if self._bar is not None:
-            self._bar.set_postfix(shown, refresh=False)
+            self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(1)
             return
         overdue = time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if validation_loss is not None or overdue or step == self._steps:
             self._last_line = time.monotonic()
-            losses = ", ".join(f"{name} {value}" for name, value in shown.items())
+            losses = ", ".join(f"{name} {value}" for name, value in self._shown.items())
             self.say(f"{self._label}: step {step}/{self._steps}, {losses}")
+            self._shown.clear()  # a loss measured long ago must not look new
 
     def __enter__(self) -> Progress:
         return self

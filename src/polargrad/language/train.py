@@ -30,6 +30,7 @@ from polargrad.records import (
     RunFolder,
     provenance,
     read_records,
+    require,
     rewind_records,
     write_atomically,
 )
@@ -77,6 +78,8 @@ def train(settings: TrainSettings) -> TrainResult:
             last checkpoint is kept.
         MissingExtraError: if transformers, matplotlib or tqdm is missing.
     """
+    for module in ("matplotlib", "tqdm", "transformers"):
+        require(module, extra="language")
     corpus = load_corpus(settings.data, shortest=preset_of(settings.preset).context + 1)
     with torch.random.fork_rng(devices=[]), StopRequest() as stop:
         torch.manual_seed(settings.seed)

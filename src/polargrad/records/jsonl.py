@@ -14,7 +14,9 @@ from polargrad.records.files import write_atomically
 
 
 class RecordWriter:
-    """Appends records to a JSONL file; each line is complete on disk as soon as it is written.
+    """Appends records to a JSONL file; each line is complete in it as soon as it is written.
+
+    A last line that a killed run left unfinished is removed first.
 
     Example:
         >>> import tempfile
@@ -27,6 +29,7 @@ class RecordWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        _remove_unfinished_line(path)
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -54,13 +57,24 @@ class RecordWriter:
         self.close()
 
 
+def _remove_unfinished_line(path: Path) -> None:
+    """Cut the file after its last line end, so that the next record begins a line."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of ``path``, ignoring a last line that a killed run left unfinished.
 
     Raises:
-        RunFolderError: if any other line is not a JSON object.
+        RunFolderError: if any other line is not a JSON object, or the file is not text.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{path} is not text: {error}") from None
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)

@@ -13,6 +13,8 @@ from polargrad.errors import RunFolderError
 from polargrad.records.files import write_atomically
 
 SETTINGS = "settings.json"
+# Other programs have a settings.json too, and `overwrite` must not delete their folders.
+OWNER = {"written_by": "polargrad"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"out is {str(path)!r}, a file: give a folder")
         if marker.exists():
-            if overwrite and not resume:
-                shutil.rmtree(path)
-            else:
-                cls._check(path, wanted, resume=resume)
+            found = _read_settings(marker)
+            if resume or not overwrite:
+                _check(path, found, wanted, resume=resume)
                 return cls(path)
+            _empty(path)
         elif resume:
             raise RunFolderError(f"nothing to resume: {str(path)!r} has no {SETTINGS}")
         elif path.exists() and any(path.iterdir()):
@@ -57,28 +59,48 @@ class RunFolder:
                 f"out is {str(path)!r}, which holds other files: give a new or empty folder"
             )
         path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(wanted, indent=2) + "\n"
+        text = json.dumps({**OWNER, **wanted}, indent=2) + "\n"
         write_atomically(marker, lambda file: file.write(text.encode()))
         return cls(path)
 
-    @staticmethod
-    def _check(path: Path, wanted: dict[str, Any], *, resume: bool) -> None:
-        """Raise unless the run in ``path`` has the wanted settings and is to be resumed."""
-        try:
-            found = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise RunFolderError(f"{str(path / SETTINGS)!r} is not JSON") from None
-        keys = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
-        if keys:
-            differences = ", ".join(
-                f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in keys
-            )
-            raise RunFolderError(
-                f"out is {str(path)!r}, which holds a run with other settings ({differences}): "
-                "give another folder"
-            )
-        if not resume:
-            raise RunFolderError(
-                f"out is {str(path)!r}, which already holds this run: "
-                "resume it, overwrite it or give another folder"
-            )
+
+def _read_settings(marker: Path) -> dict[str, Any]:
+    """The settings in the file ``marker``, which must be one that a run of ours wrote."""
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise RunFolderError(f"{str(marker)!r} is not JSON") from None
+    if not isinstance(found, dict) or not OWNER.items() <= found.items():
+        raise RunFolderError(
+            f"{str(marker)!r} is not of a run of this package: give a new or empty folder"
+        )
+    return {key: value for key, value in found.items() if key not in OWNER}
+
+
+def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any], *, resume: bool) -> None:
+    """Raise unless the run in ``path`` has the wanted settings and is to be resumed."""
+    keys = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
+    if keys:
+        differences = ", ".join(
+            f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in keys
+        )
+        raise RunFolderError(
+            f"out is {str(path)!r}, which holds a run with other settings ({differences}): "
+            "give another folder"
+        )
+    if not resume:
+        raise RunFolderError(
+            f"out is {str(path)!r}, which already holds this run: "
+            "resume it, overwrite it or give another folder"
+        )
+
+
+def _empty(path: Path) -> None:
+    """Delete what the folder holds except the mark that it is ours, which is replaced later."""
+    for child in path.iterdir():
+        if child.name == SETTINGS:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
