@@ -11,7 +11,17 @@ from polargrad.linalg.methods.polar_express import PolarExpress
 from polargrad.linalg.methods.qdwh import QDWH
 from polargrad.linalg.methods.svd import SVD
 
-__all__ = ["METHODS", "QDWH", "SVD", "Method", "NewtonSchulz", "PolarExpress", "method", "plain"]
+__all__ = [
+    "METHODS",
+    "QDWH",
+    "SVD",
+    "Method",
+    "NewtonSchulz",
+    "PolarExpress",
+    "label",
+    "method",
+    "plain",
+]
 
 Method = SVD | QDWH | NewtonSchulz | PolarExpress
 METHODS: dict[str, type[Method]] = {
@@ -61,3 +71,18 @@ def plain(description: Method) -> dict[str, Any]:
         {'name': 'qdwh', 'steps': 2, 'lower_bound': None, 'polish': False}
     """
     return {"name": description.name, **dataclasses.asdict(description)}
+
+
+def label(description: Method) -> str:
+    """Return a short text: the name, and the options that are not at their defaults.
+
+    Example:
+        >>> label(QDWH()), label(QDWH(steps=2))
+        ('qdwh', 'qdwh(steps=2)')
+    """
+    changed = [
+        f"{field.name}={getattr(description, field.name)}"
+        for field in dataclasses.fields(description)
+        if getattr(description, field.name) != field.default
+    ]
+    return f"{description.name}({', '.join(changed)})" if changed else description.name

@@ -1,0 +1,123 @@
+r"""The matrix rule: signal → direction → magnitude → step, for every matrix of a group at once.
+
+.. math:: s = \text{signal}(g), \quad d = \text{direction}(s),\; \|d\| \le 1, \quad
+          a = \text{magnitude}(s, d), \quad X \leftarrow \delta X - \gamma\,a\,u
+
+u is d itself (momentum-first) or a momentum of directions (polar-first).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polargrad.distributed import LocalExecutor
+from polargrad.geometry import Spectral, magnitude
+from polargrad.linalg.precision import COMPUTE_DTYPES, working_dtype
+from polargrad.optim.resolve import resolve
+from polargrad.optim.routing.views import View, join, logical_matrices
+
+BUFFER = "momentum_buffer"
+
+
+def matrix_update(
+    group: dict[str, Any],
+    params: list[Tensor],
+    views: list[View],
+    state: Any,
+    gate: Tensor | None,
+) -> None:
+    """Step the parameters in ``params``, which all have gradients, with the options of ``group``.
+
+    ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
+    keep every bit, and nothing waits for the device to tell.
+    """
+    gradients = [_gradient(p, gate) for p in params]
+    beta = group["momentum"]
+    keep = 1.0 - beta if gate is None else (1.0 - beta) * gate.float()
+    first = group["order"] == "momentum-first"
+    signals = _average(params, gradients, state, keep, group) if beta and first else gradients
+
+    def ascent(stack: Tensor) -> tuple[Tensor, Tensor]:
+        spectral = Spectral(resolve(group, stack), COMPUTE_DTYPES.get(group["compute_dtype"]))
+        direction, dual = spectral.ascent(stack)
+        size = magnitude(group["magnitude"], dual, *stack.shape[-2:])
+        size = size if isinstance(size, Tensor) else torch.full_like(dual, size)
+        if gate is not None:
+            size = torch.where(gate, size, torch.zeros_like(size))
+        scale = size * group["lr"]
+        return (direction * scale[:, None, None], scale) if first else (direction, scale)
+
+    pieces = [logical_matrices(v, s) for v, s in zip(views, signals, strict=True)]
+    results = iter(LocalExecutor().map(ascent, [m for piece in pieces for m in piece]))
+    own = [[next(results) for _ in piece] for piece in pieces]
+    joined = [
+        join(v, [d for d, _ in mine], p.shape) if mine else torch.zeros_like(p)
+        for v, mine, p in zip(views, own, params, strict=True)
+    ]
+    if not first:
+        smooth = _average(params, joined, state, keep, group) if beta else joined
+        joined = [
+            _times(v, u, [scale for _, scale in mine])
+            for v, u, mine in zip(views, smooth, own, strict=True)
+        ]
+    decay = _decay(group, gate)
+    for p, delta in zip(params, joined, strict=True):
+        if decay is not None:
+            p.mul_(decay)
+        p.sub_(delta)
+
+
+def _gradient(p: Tensor, gate: Tensor | None) -> Tensor:
+    """The gradient in at least float32, zero where the step does not count; p.grad stays."""
+    assert p.grad is not None
+    gradient = p.grad.to(working_dtype(p.grad.dtype))
+    return gradient if gate is None else torch.where(gate, gradient, torch.zeros_like(gradient))
+
+
+def _average(
+    params: list[Tensor],
+    inputs: list[Tensor],
+    state: Any,
+    keep: float | Tensor,
+    group: dict[str, Any],
+) -> list[Tensor]:
+    """M ← βM + (1−β)·input in the state; return M, or with Nesterov βM + (1−β)·input, as new."""
+    result = []
+    for p, x in zip(params, inputs, strict=True):
+        if BUFFER not in state[p]:
+            state[p][BUFFER] = torch.zeros_like(
+                p, dtype=working_dtype(p.dtype), memory_format=torch.preserve_format
+            )
+        buffer = state[p][BUFFER]
+        x = x.to(buffer.dtype)
+        buffer.lerp_(x, keep if isinstance(keep, float) else keep.to(buffer.device))
+        result.append(torch.lerp(x, buffer, group["momentum"]) if group["nesterov"] else buffer)
+    return result
+
+
+def _times(view: View, u: Tensor, scales: list[Tensor]) -> Tensor:
+    """u with each of its logical matrices multiplied by its own scale."""
+    if not scales:
+        return u
+    parts = logical_matrices(view, u)
+    return join(view, [part * s for part, s in zip(parts, scales, strict=True)], u.shape)
+
+
+def _decay(group: dict[str, Any], gate: Tensor | None) -> Tensor | float | None:
+    """The factor (1 − γλ)(1 − λ'γ/γ₀) that decay leaves of a parameter, None for no decay."""
+    if not group["weight_decay"] and not group["decay_per_step"]:
+        return None
+    lr = group["lr"]
+    factor: Tensor | float = 1.0 - lr * group["weight_decay"]
+    if group["decay_per_step"] and group["base_lr"]:
+        factor = factor * (1.0 - group["decay_per_step"] * lr / group["base_lr"])
+    if gate is None:
+        return factor
+    return torch.where(
+        gate,
+        torch.as_tensor(factor, device=gate.device),
+        torch.ones_like(gate, dtype=torch.float32),
+    )
