@@ -77,7 +77,9 @@ def deviation(polynomials: tuple[Triple, ...], lower: float, points: int = 4000)
 
 
 @functools.lru_cache(maxsize=64)
-def minimax_quintics(lower: float, steps: int, *, cushion: float = 0.0) -> tuple[Triple, ...]:
+def minimax_quintics(
+    lower: float, steps: int, *, cushion: float = 0.0, safety: float = 1.0
+) -> tuple[Triple, ...]:
     r"""Return the quintics of Polar Express: each is the best one on what its predecessors leave.
 
     .. math:: p_k = \arg\min_p \max_{x \in [l_k, u_k]} |p(x) - 1|,
@@ -91,9 +93,11 @@ def minimax_quintics(lower: float, steps: int, *, cushion: float = 0.0) -> tuple
         lower: :math:`l_0`, in (0, 1); :math:`u_0 = 1`.
         steps: how many polynomials.
         cushion: the least ratio of lower to upper end that a polynomial is made for.
+        safety: s, at least 1: every polynomial but the last is p(x/s), against rounding that
+            pushes a value above the interval, and the next one is made for what that leaves.
 
     Raises:
-        ValueError: if ``lower`` is not in (0, 1) or ``steps`` is below 1.
+        ValueError: if ``lower`` is not in (0, 1), or ``steps`` or ``safety`` is below 1.
 
     Example:
         >>> [round(c, 6) for c in minimax_quintics(1e-3, 1, cushion=0.02407327424182761)[0]]
@@ -105,12 +109,15 @@ def minimax_quintics(lower: float, steps: int, *, cushion: float = 0.0) -> tuple
         raise ValueError(f"lower must lie in (0, 1), got {lower}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    if not safety >= 1.0:
+        raise ValueError(f"safety must be at least 1, got {safety}")
     low, high = lower, 1.0
     result = []
-    for _ in range(steps):
+    for index in range(steps):
         a, b, c = _minimax_quintic(max(low, cushion * high), high)
         ends = compose([(a, b, c)], low) + compose([(a, b, c)], high)
-        centred = (2.0 * a / ends, 2.0 * b / ends, 2.0 * c / ends)
+        s = safety if index < steps - 1 else 1.0
+        centred = (2.0 * a / ends / s, 2.0 * b / ends / s**3, 2.0 * c / ends / s**5)
         result.append(centred)
         low = compose([centred], low)
         high = 2.0 - low

@@ -35,7 +35,7 @@ class QDWH:
 
     Exact for any condition number, from QR and Cholesky factorizations and products alone: choose
     it where an SVD is slow (GPU). Without a budget it takes as many steps as the lower bound
-    needs, known beforehand: four in float32 (two QR, two Cholesky), five or six in float64; then
+    needs, known beforehand: four in float32 (two QR, two Cholesky), six in float64 (two and four); then
     directions with :math:`\sigma_i \le \tau\sigma_1` (see :class:`SVD`) are set to zero, which
     costs one Cholesky factorization more, one look at its success (a host synchronization), and an
     eigendecomposition for rank-deficient matrices alone. With a budget of ``steps`` nothing is
