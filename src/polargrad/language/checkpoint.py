@@ -104,4 +104,5 @@ def restore(
         schedule.load_state_dict(contents["schedule"])
         torch.set_rng_state(contents["random_state"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"the checkpoint does not fit this model: {error}") from None
+        reason = " ".join(str(error).split())
+        raise RunFolderError(f"the checkpoint does not fit this model: {reason}") from None

@@ -1,0 +1,133 @@
+"""``polargrad train`` as it is typed: options, messages, Ctrl-C."""
+
+import dataclasses
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from polargrad.cli import main
+from polargrad.cli.train import Train
+from polargrad.language import DEFAULTS, PRESETS, TrainSettings
+from polargrad.records import read_records
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{n} times {n} is {n * n}\n" for n in range(300)))
+    return path
+
+
+def test_the_options_are_the_settings():
+    """Same names, same defaults; what the command line must not ask for has a default there."""
+    options = {field.name: field.default for field in dataclasses.fields(Train)}
+    settings = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
+    assert options.keys() == settings.keys()
+    given = {"optimizer": "polargrad", "steps": 400}
+    assert options == {**settings, **given}
+
+
+def test_help_explains_every_option(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in dataclasses.fields(Train):
+        assert "--" + field.name.replace("_", "-") in shown
+    for name in [*DEFAULTS, *PRESETS]:
+        assert name in shown
+    for defaults in DEFAULTS.values():
+        assert f"{defaults.lr:g}" in shown
+
+
+def test_trains_and_says_what_came_of_it(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = f"train --out {out} --data {text} --optimizer adamw --lr 2e-3 --steps 2".split()
+    assert main(words) == 0
+    loss = list(read_records(out / "records.jsonl"))[-1]["validation_loss"]
+    said = capsys.readouterr().out
+    assert f"validation loss {loss:.4f} nats per byte, 2 of 2 steps" in said
+    assert str(out) in said
+    assert main(words) == 2  # the same once more
+    assert "already holds this run" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert main([*words, "--lr", "1e-3", "--resume"]) == 2
+    assert "lr: 0.002 there, 0.001 here" in capsys.readouterr().err
+
+
+WRONG = {
+    "--lr -1": "lr must be positive and finite, got -1.0",
+    "--lr -1e-3": "lr must be positive and finite, got -0.001",
+    "--lr=-1e-3": "lr must be positive and finite, got -0.001",
+    "--lr nan": "lr must be positive and finite, got nan",
+    "--steps 0": "steps must be at least 1, got 0",
+    "--seed -1": "seed must be from 0 to 4294967295, got -1",
+    "--optimizer sgd": "unknown optimizer 'sgd': choose from polargrad, muon, adamw",
+    "--preset huge": "unknown preset 'huge': choose from tiny",
+    "--beta2 1": "beta2 must be at least 0 and less than 1, got 1.0",
+    "--optimizer adamw --vector-lr 1": "vector_lr=1.0 has no meaning for adamw",
+    "--data /no/such/file": "data is '/no/such/file', which does not exist",
+    "--resume": "nothing to resume",
+    "--resume --overwrite": "resume and overwrite exclude each other",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys, options):
+    out = tmp_path / "out"
+    assert main(["train", "--out", str(out), *options.split()]) == 2
+    printed, said = capsys.readouterr()
+    assert printed == ""
+    assert said.startswith("polargrad train: error: " + WRONG[options])
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_output_folder_with_other_files_is_left_alone(text, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "settings.json").write_text('{"editor": "mine"}')
+    words = f"train --out {tmp_path / 'mine'} --data {text} --optimizer adamw --steps 1".split()
+    assert main([*words, "--overwrite"]) == 2
+    assert "is not of a run of this package" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "settings.json").read_text() == '{"editor": "mine"}'
+
+
+def test_a_loss_that_is_not_finite_ends_with_1(text, tmp_path, capsys):
+    words = f"train --out {tmp_path / 'out'} --data {text} --optimizer adamw --steps 9".split()
+    assert main([*words, "--lr", "1e38"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"polargrad train: error: the .* became (nan|inf) at step \d", said)
+    assert "give a smaller lr" in said
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_leaves_a_checkpoint_that_the_printed_command_resumes(text, tmp_path, kind, code):
+    out = tmp_path / "a folder"
+    options = ["--optimizer", "adamw", "--lr", "2e-3", "--steps", "14", "--seed", "3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "polargrad", "train", "--out", out, "--data", text, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    records = out / "records.jsonl"
+    while process.poll() is None and not (records.exists() and records.read_text().count("\n") > 2):
+        time.sleep(0.02)
+    process.send_signal(kind)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < stopped < 14
+    assert f"stopped after step {stopped} of 14" in said
+    assert f"{stopped} of 14 steps" in printed
+    assert (out / "loss.png").exists()
+    (command,) = re.findall(r"to continue: polargrad (.*)\n", said)
+    assert main(shlex.split(command)) == 0
+    assert [record["step"] for record in read_records(records)] == list(range(15))

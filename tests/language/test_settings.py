@@ -1,0 +1,67 @@
+"""Settings are checked where they are given, and say which runs are the same."""
+
+from pathlib import Path
+
+import pytest
+
+from polargrad.language import DEFAULTS, TrainSettings, load_corpus
+
+
+def make(**changes):
+    return TrainSettings(**{"optimizer": "polargrad", "steps": 5, "out": Path("out"), **changes})
+
+
+REFUSED = [
+    ({"optimizer": "sgd"}, "unknown optimizer 'sgd': choose from polargrad, muon, adamw"),
+    ({"preset": "huge"}, "unknown preset 'huge': choose from tiny"),
+    ({"steps": 0}, "steps must be at least 1, got 0"),
+    ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
+    ({"checkpoint_every": -3}, "checkpoint_every must be at least 1, got -3"),
+    ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+    ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
+    ({"lr": -1.0}, "lr must be positive and finite, got -1.0"),
+    ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
+    ({"lr": float("nan")}, "lr must be positive and finite, got nan"),
+    ({"vector_lr": float("inf")}, "vector_lr must be positive and finite, got inf"),
+    ({"optimizer": "adamw", "vector_lr": 1e-3}, "vector_lr=0.001 has no meaning for adamw"),
+    ({"beta2": 1.0}, "beta2 must be at least 0 and less than 1, got 1.0"),
+    ({"beta2": -0.1}, "beta2 must be at least 0 and less than 1, got -0.1"),
+    ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
+    ({"resume": True, "overwrite": True}, "resume and overwrite exclude each other"),
+    ({"data": Path("a"), "out": Path("a/b")}, "out is 'a/b' and data is 'a': neither may lie"),
+    ({"data": Path("a/b.txt"), "out": Path("a")}, "neither may lie within the other"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED, ids=lambda value: str(value)[:40])
+def test_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_learning_rates_have_defaults_and_can_be_given(name):
+    assert make(optimizer=name).learning_rate == DEFAULTS[name].lr
+    assert make(optimizer=name, lr=0.5).learning_rate == 0.5
+    assert make(optimizer=name).vector_learning_rate == DEFAULTS[name].vector_lr
+
+
+def test_the_identity_holds_what_changes_the_numbers(settings, text, tmp_path):
+    corpus = load_corpus(text)
+    base = settings().identity(corpus)
+    same = settings(out=tmp_path / "b", checkpoint_every=9, overwrite=True, lr=1e-3)
+    assert same.identity(corpus) == base
+    changes = [
+        {"optimizer": "muon"},
+        {"steps": 9},
+        {"seed": 1},
+        {"lr": 0.1},
+        {"beta2": 0.9},
+        {"weight_decay": 0.1},
+        {"eval_every": 4},
+        {"preset": "tiny"},
+    ]
+    for change in changes:
+        assert settings(**change).identity(corpus) != base, change
+    text.write_text(text.read_text() + "more")
+    assert settings().identity(load_corpus(text)) != base

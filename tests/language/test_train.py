@@ -1,0 +1,361 @@
+"""A training run: what it leaves, that it resumes to the bit, how it ends before its time."""
+
+import itertools
+import json
+import math
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from polargrad.errors import DataError, NonFiniteError, RunFolderError
+from polargrad.language import DEFAULTS, load_corpus, train
+from polargrad.language import train as train_function
+from polargrad.records import read_records
+
+train_module = sys.modules[train_function.__module__]
+
+FILES = ["checkpoint.pt", "loss.png", "provenance.json", "records.jsonl", "settings.json"]
+TIMES = {"seconds", "tokens_per_second"}
+
+
+def records(out):
+    """The records of a run without what differs between two equal runs."""
+    found = read_records(out / "records.jsonl")
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in found]
+
+
+def flat(data, name=""):
+    """All leaves of nested dicts and lists by their path."""
+    if isinstance(data, dict):
+        return {k: v for key in data for k, v in flat(data[key], f"{name}/{key}").items()}
+    if isinstance(data, list | tuple):
+        return {k: v for n, item in enumerate(data) for k, v in flat(item, f"{name}/{n}").items()}
+    return {name: data}
+
+
+def assert_same_run(one, other):
+    """Parameters, optimizer state, schedule and records are equal to the bit."""
+    assert records(one) == records(other)
+    states = [flat(torch.load(out / "checkpoint.pt", weights_only=True)) for out in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        equal = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
+        assert equal(value, states[1][name]), name
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else None
+
+
+def test_a_run_leaves_its_records(settings, text):
+    result = train(settings())
+    assert sorted(path.name for path in result.out.iterdir()) == FILES
+    found = list(read_records(result.out / "records.jsonl"))
+    assert [record["step"] for record in found] == list(range(9))
+    for record in found:
+        assert record["corpus"] == load_corpus(text).digest
+        assert record["python"] == platform.python_version()
+    assert [r["step"] for r in found if "validation_loss" in r] == [0, 3, 6, 8]
+    assert all(r["loss"] > 0 and r["gradient_norm"] > 0 for r in found[1:])
+    assert result.validation_loss == found[-1]["validation_loss"]
+    assert result.seconds == pytest.approx(sum(r["seconds"] for r in found[1:]))
+    assert (result.steps, result.interrupted) == (8, None)
+    assert (result.out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    (session,) = json.loads((result.out / "provenance.json").read_text())
+    assert (session["from_step"], session["data"]) == (0, str(text))
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_each_optimizer_learns(settings, name):
+    """A hundred steps on sums: far below log 256, the loss of guessing."""
+    lr = {"polargrad": 0.03, "muon": 0.02, "adamw": 0.01}[name]
+    vector_lr = None if name == "adamw" else 0.01
+    result = train(settings(optimizer=name, lr=lr, vector_lr=vector_lr, steps=100, eval_every=50))
+    assert result.validation_loss < 3.0 < math.log(256)
+
+
+def test_the_records_are_of_the_loss_before_the_step(settings, small):
+    """The loss at step k + 1 is that of the parameters after k steps, on a batch we can draw."""
+    from polargrad.language.batches import training_batch
+    from polargrad.language.presets import build_model
+
+    run = settings(steps=4, checkpoint_every=4)
+    model = build_model(small, run.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0)
+    expected = []
+    for step in range(4):
+        optimizer.param_groups[0]["lr"] = 1e-3 * min((step + 1) / 20, (4 - step) / 1.6)
+        windows = training_batch(
+            load_corpus(run.data).train, batch=4, context=16, seed=run.seed, step=step
+        )
+        optimizer.zero_grad()
+        loss = model(input_ids=windows, labels=windows).loss
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    train(run)
+    found = [record["loss"] for record in records(run.out)[1:]]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_runs_of_the_same_seed_are_equal_and_others_are_not(settings, tmp_path):
+    torch.manual_seed(1)
+    first = train(settings(out=tmp_path / "a"))
+    torch.manual_seed(2)
+    second = train(settings(out=tmp_path / "b"))
+    assert_same_run(first.out, second.out)
+    other = train(settings(out=tmp_path / "c", seed=1))
+    assert records(other.out) != records(first.out)
+
+
+def test_the_callers_generator_is_left_alone(settings):
+    before = torch.get_rng_state()
+    train(settings())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the run can tell."""
+
+
+def run_until_killed(settings, monkeypatch, step):
+    """Start a run that ends without notice before its step ``step + 1``."""
+    draw = train_module.training_batch
+
+    def draw_or_die(*arguments, **named):
+        if named["step"] == step:
+            raise Killed
+        return draw(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "training_batch", draw_or_die)
+        with pytest.raises(Killed):
+            train(settings)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_killed_run_resumes_to_the_bit(settings, tmp_path, monkeypatch, name):
+    whole = train(settings(optimizer=name, out=tmp_path / "whole"))
+    run_until_killed(settings(optimizer=name), monkeypatch, step=5)
+    assert records(tmp_path / "out")[-1]["step"] == 5  # beyond the checkpoint, at step 3
+    resumed = train(settings(optimizer=name, resume=True))
+    assert_same_run(whole.out, resumed.out)
+    assert resumed.validation_loss == whole.validation_loss
+    sessions = json.loads((resumed.out / "provenance.json").read_text())
+    assert [session["from_step"] for session in sessions] == [0, 3]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(settings, tmp_path, monkeypatch):
+    whole = train(settings(out=tmp_path / "whole"))
+    run_until_killed(settings(), monkeypatch, step=2)
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+    assert_same_run(whole.out, train(settings(resume=True)).out)
+
+
+def test_a_record_that_was_being_written_is_written_again(settings, tmp_path, monkeypatch):
+    whole = train(settings(out=tmp_path / "whole"))
+    run_until_killed(settings(), monkeypatch, step=4)
+    with (tmp_path / "out" / "records.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert_same_run(whole.out, train(settings(resume=True)).out)
+
+
+def test_resuming_a_finished_run_only_reports_it(settings):
+    first = train(settings())
+    before = contents(first.out)
+    second = train(settings(resume=True))
+    assert second == first
+    after = contents(first.out)
+    assert after["records.jsonl"] == before["records.jsonl"]
+    assert after["checkpoint.pt"] == before["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_step(settings, tmp_path, monkeypatch, kind):
+    before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, kind)}
+    try:
+        whole = train(settings(out=tmp_path / "whole"))
+        draw = train_module.training_batch
+
+        def draw_and_signal(*arguments, **named):
+            if named["step"] == 4:
+                signal.raise_signal(kind)
+            return draw(*arguments, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train_module, "training_batch", draw_and_signal)
+            result = train(settings())
+        assert (result.interrupted, result.steps) == (kind, 5)
+        assert torch.load(result.out / "checkpoint.pt", weights_only=True)["step"] == 5
+        assert sorted(path.name for path in result.out.iterdir()) == FILES
+        assert signal.getsignal(kind) is signal.default_int_handler
+        assert_same_run(whole.out, train(settings(resume=True)).out)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_training_outside_the_main_thread_works(settings):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(settings())))
+    thread.start()
+    thread.join()
+    assert found[0].steps == 8
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
+def test_a_process_that_is_really_killed_resumes_to_the_bit(settings, text, tmp_path):
+    """SIGKILL at whatever point of a step it comes: no file is left broken."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from polargrad.language import Preset, TrainSettings, train\n"
+        "small = Preset(name='small', layers=2, width=16, feed_forward=32, heads=2, context=16,"
+        " batch=4)\n"
+        "train(TrainSettings(preset=small, optimizer='adamw', steps=200, out=Path(sys.argv[1]),"
+        " data=Path(sys.argv[2]), eval_every=50, checkpoint_every=1))\n"
+    )
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(out), str(text)], stderr=subprocess.DEVNULL
+    )
+    while not (out / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    run = settings(steps=200, eval_every=50, checkpoint_every=200, resume=True)
+    resumed = train(run)
+    whole = train(settings(steps=200, eval_every=50, out=tmp_path / "whole"))
+    assert_same_run(whole.out, resumed.out)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(settings, tmp_path, monkeypatch):
+    """The fifth training loss is made undefined; validation losses are sums."""
+    loss = train_module.language_model_loss
+    training_losses = itertools.count(1)
+
+    def poisoned(model, windows, reduction="mean"):
+        value = loss(model, windows, reduction)
+        fifth = reduction == "mean" and next(training_losses) == 5
+        return value * float("nan") if fifth else value
+
+    monkeypatch.setattr(train_module, "language_model_loss", poisoned)
+    with pytest.raises(NonFiniteError, match=r"loss became nan at step 5, where lr was .*lr=0.001"):
+        train(settings())
+    out = tmp_path / "out"
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert [record["step"] for record in records(out)] == [0, 1, 2, 3, 4]
+
+
+def test_a_diverging_run_never_leaves_a_broken_checkpoint(settings, tmp_path):
+    """Every checkpoint on the way is of finite parameters, at a learning rate that is absurd."""
+    with pytest.raises(NonFiniteError, match=r"became (nan|inf) at step \d+, where lr was"):
+        train(settings(lr=1e38, checkpoint_every=1, eval_every=100, steps=50))
+    path = tmp_path / "out" / "checkpoint.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)["model"]
+        assert all(parameter.isfinite().all() for parameter in state.values())
+
+
+def test_a_folder_with_another_run_is_refused_and_left_alone(settings):
+    train(settings())
+    before = contents(settings().out)
+    with pytest.raises(RunFolderError, match="already holds this run"):
+        train(settings())
+    for resume in (False, True):
+        with pytest.raises(RunFolderError, match="seed: 0 there, 1 here"):
+            train(settings(seed=1, resume=resume))
+    assert contents(settings().out) == before
+
+
+def test_overwrite_starts_again(settings):
+    train(settings())
+    result = train(settings(seed=1, overwrite=True))
+    assert [record["step"] for record in records(result.out)] == list(range(9))
+    assert json.loads((result.out / "settings.json").read_text())["seed"] == 1
+
+
+def test_a_changed_text_is_refused_at_the_resume(settings, text):
+    train(settings())
+    text.write_text(text.read_text() + "more\n")
+    with pytest.raises(RunFolderError, match=r"corpus: '.*' there, '.*' here"):
+        train(settings(resume=True))
+
+
+def test_the_same_text_at_another_place_is_the_same_run(settings, text, tmp_path, monkeypatch):
+    run_until_killed(settings(), monkeypatch, step=5)
+    (tmp_path / "moved").mkdir()
+    moved = text.rename(tmp_path / "moved" / text.name)
+    assert train(settings(data=moved, resume=True)).steps == 8
+
+
+def other_checkpoint(out, settings):
+    """The checkpoint of a wider model in the place of this run's."""
+    wide = type(settings().preset)(**{**settings().preset.as_data(), "width": 32})
+    other = train(settings(preset=wide, out=out.parent / "wide"))
+    (out / "checkpoint.pt").write_bytes((other.out / "checkpoint.pt").read_bytes())
+
+
+def cut_checkpoint(out, settings):
+    path = out / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def no_records(out, settings):
+    (out / "records.jsonl").unlink()
+
+
+SPOILT = {
+    "another model": (other_checkpoint, "another run .*width"),
+    "damaged": (cut_checkpoint, "is not a checkpoint, or damaged"),
+    "no records": (no_records, "lacks steps before the checkpoint's, 3"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_checkpoint_that_does_not_belong_is_refused(settings, tmp_path, monkeypatch, kind):
+    spoil, message = SPOILT[kind]
+    run_until_killed(settings(), monkeypatch, step=5)
+    spoil(tmp_path / "out", settings)
+    before = contents(tmp_path / "out")
+    with pytest.raises(RunFolderError, match=message):
+        train(settings(resume=True))
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": "missing.txt"}, DataError, "does not exist"),
+        ({"data": "short.txt"}, DataError, "at least 17 are needed of each"),
+        ({"optimizer": "polargrad", "lr": 1.0, "weight_decay": 0.5}, ValueError, "weight_decay"),
+        ({"resume": True}, RunFolderError, "nothing to resume"),
+    ],
+    ids=["missing", "short", "decay", "resume"],
+)
+def test_what_is_refused_leaves_nothing_behind(settings, tmp_path, change, error, message):
+    (tmp_path / "short.txt").write_text("a" * 100)
+    if "data" in change:
+        change = {"data": tmp_path / change["data"]}
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(error, match=message):
+        train(settings(**change))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_left_out_of_the_text_is_said(settings, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text\n" * 500)
+    (folder / "b.bin").write_bytes(b"\xff" * 10)
+    train(settings(data=folder))
+    assert (
+        "2,250 bytes to train on, 250 to validate (the last tenth), files: 1, 1 that are not "
+        "text left out" in capsys.readouterr().err
+    )
