@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from torch import nn
 
 NORMS = (nn.LayerNorm, nn.RMSNorm)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CHANNEL_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 def find_heads(model: nn.Module) -> dict[nn.Module, str]:
@@ -22,9 +29,9 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
         >>> find_heads(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
         {Linear(in_features=16, out_features=3, bias=True): 'its 3 outputs feed no other module'}
     """
-    declared = _declared(model)
-    if declared is not None:
-        return {declared: "the model's output embeddings"}
+    declared = {head for module in model.modules() if (head := _declared(module)) is not None}
+    if declared:
+        return dict.fromkeys(declared, "the model's output embeddings")
     vocabularies = {
         (m.num_embeddings, m.embedding_dim)
         for m in model.modules()
@@ -37,67 +44,71 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     chosen = [m for m in to_vocabulary if linear[m] in outside] or to_vocabulary
     if chosen:
         return {m: f"its {m.out_features} outputs are an embedding's vocabulary" for m in chosen}
-    taken = set(_input_widths(model))
+    takers = Counter(width for m in model.modules() for width in set(_input_widths(m)))
     return {
         m: f"its {m.out_features} outputs feed no other module"
         for m, path in linear.items()
-        if path in outside and m.out_features not in taken
+        if path in outside and takers[m.out_features] == (m.in_features == m.out_features)
     }
 
 
-def _declared(model: nn.Module) -> nn.Module | None:
-    """The output embeddings that a model of transformers declares, if they are a linear map."""
-    getter = getattr(model, "get_output_embeddings", None)
-    module = getter() if callable(getter) else None
-    return module if isinstance(module, nn.Linear) else None
+def _declared(module: nn.Module) -> nn.Module | None:
+    """The output embeddings that a model of transformers declares, if they are a linear map.
+
+    The model may stand inside a wrapper (DistributedDataParallel, a task of some framework), so
+    every module is asked.
+    """
+    getter = getattr(module, "get_output_embeddings", None)
+    head = getter() if callable(getter) else None
+    return head if isinstance(head, nn.Linear) else None
 
 
 def _outside_blocks(model: nn.Module) -> set[str]:
     """The paths of all modules that are not inside a repeated block.
 
-    A repeated block is a child of a ModuleList or ModuleDict, or one of several composite children
-    of one type in a Sequential.
+    A repeated block is composite (it has children of its own): a child of a ModuleList, or one of
+    several of one type, lists and dicts apart, in a Sequential or ModuleDict.
     """
     paths: set[str] = set()
 
     def visit(module: nn.Module, path: str) -> None:
         paths.add(path)
-        if isinstance(module, nn.ModuleList | nn.ModuleDict):
-            return
-        repeated = _repeated_types(module) if isinstance(module, nn.Sequential) else {}
+        blocks = _blocks(module)
         for name, child in module.named_children():
-            if repeated.get(type(child), 0) < 2:
+            if child not in blocks:
                 visit(child, f"{path}.{name}" if path else name)
 
     visit(model, "")
     return paths
 
 
-def _repeated_types(module: nn.Module) -> Mapping[type[nn.Module], int]:
-    """How many composite children (with children of their own) there are of each type."""
-    counts: dict[type[nn.Module], int] = {}
-    for child in module.children():
-        if next(child.children(), None) is not None:
-            counts[type(child)] = counts.get(type(child), 0) + 1
-    return counts
+def _blocks(module: nn.Module) -> set[nn.Module]:
+    """The children of a container that are repeated blocks."""
+    composite = [child for child in module.children() if next(child.children(), None) is not None]
+    if isinstance(module, nn.ModuleList):
+        return set(composite)
+    if not isinstance(module, nn.Sequential | nn.ModuleDict):
+        return set()
+    composite = [c for c in composite if not isinstance(c, nn.ModuleList | nn.ModuleDict)]
+    counts = Counter(type(child) for child in composite)
+    return {child for child in composite if counts[type(child)] > 1}
 
 
-def _input_widths(model: nn.Module) -> Iterator[int]:
-    """The widths that modules of the model take as inputs."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Bilinear):
-            yield from (
-                getattr(module, n)
-                for n in module.__dict__
-                if n.startswith("in") and "features" in n
-            )
-        elif isinstance(module, CONVOLUTIONS):
-            yield module.in_channels
-        elif isinstance(module, NORMS):
-            yield module.normalized_shape[-1]
-        elif isinstance(module, BATCH_NORMS):
-            yield module.num_features
-        elif isinstance(module, nn.MultiheadAttention):
-            yield module.embed_dim
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            yield module.input_size
+def _input_widths(module: nn.Module) -> Iterator[int]:
+    """The widths that a module takes as inputs, none for a type not known here."""
+    if isinstance(module, nn.Linear):
+        yield module.in_features
+    elif isinstance(module, nn.Bilinear):
+        yield from (module.in1_features, module.in2_features)
+    elif isinstance(module, CONVOLUTIONS):
+        yield module.in_channels
+    elif isinstance(module, NORMS):
+        yield module.normalized_shape[-1]
+    elif isinstance(module, CHANNEL_NORMS):
+        yield module.num_features
+    elif isinstance(module, nn.GroupNorm):
+        yield module.num_channels
+    elif isinstance(module, nn.MultiheadAttention):
+        yield from (module.embed_dim, module.kdim, module.vdim)
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        yield module.input_size
