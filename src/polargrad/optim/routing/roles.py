@@ -140,8 +140,10 @@ def _role(
         if use.module in heads:
             return "head", WHOLE, heads[use.module]
     role, view, reason = _by_module(uses[0], parameter)
+    if ROLES[role] != "matrix":
+        return role, view, reason
     _, rows, columns = logical_shape(view, tuple(parameter.shape))
-    if ROLES[role] == "matrix" and min(rows, columns) < 2:
+    if min(rows, columns) < 2:
         return "vector", WHOLE, f"{rows} × {columns}: one row or column has no polar factor to use"
     return role, view, reason
 

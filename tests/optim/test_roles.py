@@ -1,0 +1,436 @@
+"""Which role every parameter of a model gets: golden tables, and what must not change them."""
+
+import collections
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import polargrad as pg
+from polargrad.optim.routing import assign
+from polargrad.optim.routing.roles import ROLES
+
+HIDDEN, HEAD, EMBEDDING, TIED = "hidden matrix", "head", "embedding", "tied embedding"
+CONVOLUTION, VECTOR, OTHER = "convolution", "vector", "other"
+SPLIT_3 = {"kind": "split", "parts": 3}
+SPLIT_4 = {"kind": "split", "parts": 4}
+FLATTEN = {"kind": "flatten"}
+TRANSPOSED = {"kind": "whole", "transpose": True}
+
+
+class Block(nn.Module):
+    """Attention with grouped keys and values, and a feed-forward part, without any norm."""
+
+    def __init__(self, width=16, inner=64):
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, width // 2)
+        self.output = nn.Linear(width, width)
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+
+
+class GPT(nn.Module):
+    """A small language model in plain torch. Its vocabulary is as wide as its feed-forward part."""
+
+    def __init__(self, *, tied, layers=2, vocabulary=64, width=16, head_first=False):
+        super().__init__()
+        if head_first:
+            self.head = nn.Linear(width, vocabulary, bias=False)
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(8, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        if not head_first:
+            self.head = nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+
+class LayerScale(nn.Module):
+    """A residual branch with one learned factor a channel, as an image sees it: (C, 1, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+        self.gamma = nn.Parameter(torch.ones(8, 1, 1))
+        self.head = nn.Linear(8, 5)
+
+
+class TwoHeads(nn.Module):
+    """A policy and a value function on one trunk."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+        self.policy = nn.Linear(16, 4)
+        self.value = nn.Linear(16, 1)
+
+
+def roles(model):
+    """Role, and view where it is not the whole matrix, of each parameter of two dimensions or more.
+
+    All others must be vectors.
+    """
+    table = {}
+    for a in assign(model):
+        if a.parameter.ndim < 2:
+            assert a.role == VECTOR
+        else:
+            table[a.name] = a.role if a.view == {"kind": "whole"} else (a.role, a.view)
+    return table
+
+
+def block(prefix):
+    parts = ("query", "key_value", "output", "up", "down")
+    return {f"{prefix}.{part}.weight": HIDDEN for part in parts}
+
+
+def qwen2(layers=1, tie=False):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tie,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=8, **ends)
+    )
+
+
+GPT_BLOCKS = {**block("blocks.0"), **block("blocks.1")}
+QWEN2 = {
+    "model.embed_tokens.weight": EMBEDDING,
+    **{
+        f"model.layers.0.{part}.weight": HIDDEN
+        for part in (
+            *(f"self_attn.{x}_proj" for x in "qkvo"),
+            *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
+        )
+    },
+}
+GOLDEN = {
+    "GPT, untied": (
+        lambda: GPT(tied=False),
+        {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **GPT_BLOCKS}
+        | {"head.weight": HEAD},
+    ),
+    "GPT, tied": (
+        lambda: GPT(tied=True),
+        {"tokens.weight": TIED, "positions.weight": EMBEDDING, **GPT_BLOCKS},
+    ),
+    "GPT, tied, head first": (
+        lambda: GPT(tied=True, head_first=True),
+        {"head.weight": TIED, "positions.weight": EMBEDDING, **GPT_BLOCKS},
+    ),
+    "GPT of one layer": (
+        lambda: GPT(tied=False, layers=1),
+        {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **block("blocks.0")}
+        | {"head.weight": HEAD},
+    ),
+    "GPT whose vocabulary is its width": (
+        lambda: GPT(tied=False, layers=1, vocabulary=16),
+        {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **block("blocks.0")}
+        | {"head.weight": HEAD},
+    ),
+    "Qwen2": (qwen2, {**QWEN2, "lm_head.weight": HEAD}),
+    "Qwen2, tied": (lambda: qwen2(tie=True), {**QWEN2, "model.embed_tokens.weight": TIED}),
+    "Qwen2 in a wrapper": (
+        lambda: nn.ModuleDict({"inner": qwen2()}),
+        {f"inner.{name}": role for name, role in (QWEN2 | {"lm_head.weight": HEAD}).items()},
+    ),
+    "GPT-2": (
+        gpt2,
+        {
+            "transformer.wte.weight": TIED,
+            "transformer.wpe.weight": EMBEDDING,
+            "transformer.h.0.attn.c_attn.weight": (HIDDEN, {**SPLIT_3, "transpose": True}),
+            "transformer.h.0.attn.c_proj.weight": (HIDDEN, TRANSPOSED),
+            "transformer.h.0.mlp.c_fc.weight": (HIDDEN, TRANSPOSED),
+            "transformer.h.0.mlp.c_proj.weight": (HIDDEN, TRANSPOSED),
+        },
+    ),
+    "encoder": (
+        lambda: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 16), 1, enable_nested_tensor=False
+        ),
+        {
+            "layers.0.self_attn.in_proj_weight": (HIDDEN, SPLIT_3),
+            "layers.0.self_attn.out_proj.weight": HIDDEN,
+            "layers.0.linear1.weight": HIDDEN,
+            "layers.0.linear2.weight": HIDDEN,
+        },
+    ),
+    "attention with its own widths": (
+        lambda: nn.MultiheadAttention(8, 2, kdim=6, vdim=5, add_bias_kv=True),
+        {
+            "q_proj_weight": HIDDEN,
+            "k_proj_weight": HIDDEN,
+            "v_proj_weight": HIDDEN,
+            "bias_k": OTHER,
+            "bias_v": OTHER,
+            "out_proj.weight": HIDDEN,
+        },
+    ),
+    "LSTM": (
+        lambda: nn.ModuleList([nn.LSTM(4, 8, proj_size=3), nn.LSTMCell(3, 8)]),
+        {
+            "0.weight_ih_l0": (HIDDEN, SPLIT_4),
+            "0.weight_hh_l0": (HIDDEN, SPLIT_4),
+            "0.weight_hr_l0": HIDDEN,
+            "1.weight_ih": (HIDDEN, SPLIT_4),
+            "1.weight_hh": (HIDDEN, SPLIT_4),
+        },
+    ),
+    "GRU": (
+        lambda: nn.Sequential(nn.Embedding(20, 4), nn.GRU(4, 8), nn.Linear(8, 20)),
+        {
+            "0.weight": EMBEDDING,
+            "1.weight_ih_l0": (HIDDEN, SPLIT_3),
+            "1.weight_hh_l0": (HIDDEN, SPLIT_3),
+            "2.weight": HEAD,
+        },
+    ),
+    "RNN": (
+        lambda: nn.Sequential(nn.RNN(4, 8), nn.Linear(8, 5)),
+        {"0.weight_ih_l0": HIDDEN, "0.weight_hh_l0": HIDDEN, "1.weight": HEAD},
+    ),
+    "CNN": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 16, 3),
+            nn.BatchNorm2d(16),
+            nn.Conv2d(16, 16, 3, groups=16),
+            nn.Conv2d(16, 8, 1, groups=2),
+            nn.Linear(8, 10),
+        ),
+        {
+            "0.weight": (CONVOLUTION, FLATTEN),
+            "2.weight": (CONVOLUTION, FLATTEN),
+            "4.weight": OTHER,
+            "5.weight": OTHER,
+            "6.weight": HEAD,
+        },
+    ),
+    "convolutions of one and three dimensions": (
+        lambda: nn.ModuleList(
+            [nn.Conv1d(2, 4, 3), nn.Conv3d(4, 5, 2), nn.ConvTranspose2d(5, 2, 3)]
+        ),
+        {
+            "0.weight": (CONVOLUTION, FLATTEN),
+            "1.weight": (CONVOLUTION, FLATTEN),
+            "2.weight": OTHER,
+        },
+    ),
+    "a convolution with one output": (
+        lambda: nn.ModuleList([nn.Conv2d(4, 1, 3), nn.Conv1d(1, 4, 1), nn.Conv2d(4, 4, 3)]),
+        {"0.weight": VECTOR, "1.weight": VECTOR, "2.weight": (CONVOLUTION, FLATTEN)},
+    ),
+    "LayerScale": (
+        LayerScale,
+        {"gamma": OTHER, "convolution.weight": (CONVOLUTION, FLATTEN), "head.weight": HEAD},
+    ),
+    "classifier": (
+        lambda: nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 8), nn.Linear(8, 3)),
+        {"0.weight": HIDDEN, "1.weight": HIDDEN, "2.weight": HEAD},
+    ),
+    "classifier as wide as its last hidden layer": (
+        lambda: nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 10)),
+        {"0.weight": HIDDEN, "2.weight": HEAD},
+    ),
+    "one row, one column": (
+        lambda: nn.Sequential(nn.Linear(1, 16), nn.Linear(16, 16), nn.Linear(16, 1)),
+        {"0.weight": VECTOR, "1.weight": HIDDEN, "2.weight": VECTOR},
+    ),
+    "two heads": (
+        TwoHeads,
+        {"trunk.0.weight": HIDDEN, "trunk.2.weight": HIDDEN}
+        | {"policy.weight": HEAD, "value.weight": HEAD},
+    ),
+    "heads in a ModuleDict": (
+        lambda: nn.ModuleDict(
+            {
+                "trunk": nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16)),
+                "heads": nn.ModuleDict({"policy": nn.Linear(16, 4), "value": nn.Linear(16, 1)}),
+            }
+        ),
+        {"trunk.0.weight": HIDDEN, "trunk.2.weight": HIDDEN}
+        | {"heads.policy.weight": HEAD, "heads.value.weight": HEAD},
+    ),
+    "heads in a ModuleList": (
+        lambda: nn.ModuleDict(
+            {
+                "trunk": nn.ModuleList([nn.Linear(8, 16), nn.Linear(16, 16)]),
+                "heads": nn.ModuleList([nn.Linear(16, 4), nn.Linear(16, 5)]),
+            }
+        ),
+        {"trunk.0.weight": HIDDEN, "trunk.1.weight": HIDDEN}
+        | {"heads.0.weight": HEAD, "heads.1.weight": HEAD},
+    ),
+    "blocks in a ModuleDict": (
+        lambda: nn.ModuleDict(
+            {
+                "in": nn.Linear(3, 16),
+                "layers": nn.ModuleDict({"0": Block(), "1": Block()}),
+                "out": nn.Linear(16, 3 + 2),
+            }
+        ),
+        {"in.weight": HIDDEN, **block("layers.0"), **block("layers.1"), "out.weight": HEAD},
+    ),
+    "blocks in a Sequential": (
+        lambda: nn.Sequential(nn.Linear(3, 16), nn.Sequential(Block(), Block()), nn.Linear(16, 5)),
+        {"0.weight": HIDDEN, **block("1.0"), **block("1.1"), "2.weight": HEAD},
+    ),
+    "layouts that are not known": (
+        lambda: nn.ModuleList([nn.Bilinear(3, 4, 5), nn.Linear(5, 6), nn.Linear(6, 2)]),
+        {"0.weight": OTHER, "1.weight": HIDDEN, "2.weight": HEAD},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_roles(name):
+    build, expected = GOLDEN[name]
+    assert roles(build()) == expected
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_trainable_parameter_has_one_role(name):
+    model = GOLDEN[name][0]()
+    next(model.parameters()).requires_grad_(False)
+    assigned = collections.Counter(id(a.parameter) for a in assign(model))
+    assert assigned == collections.Counter(id(p) for p in model.parameters() if p.requires_grad)
+    assert all(a.role in ROLES for a in assign(model))
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert all(a.name == names[id(a.parameter)] for a in assign(model))
+
+
+def renamed(module, counter):
+    """A copy whose children carry meaningless names, in the reverse order of registration."""
+    for child_name, child in reversed(list(module._modules.items())):
+        del module._modules[child_name]
+        counter[0] += 1
+        module._modules[f"x{counter[0]}"] = renamed(child, counter)
+    return module
+
+
+# A model of transformers declares its head, by an attribute's name.
+UNDECLARED = [name for name in GOLDEN if name not in ("Qwen2", "Qwen2, tied", "GPT-2")]
+
+
+@pytest.mark.parametrize("name", UNDECLARED)
+def test_names_and_order_do_not_matter(name):
+    model = GOLDEN[name][0]()
+    before = {id(a.parameter): (a.role, a.view) for a in assign(model)}
+    after = {id(a.parameter): (a.role, a.view) for a in assign(renamed(model, [0]))}
+    assert after == before
+
+
+def test_a_tie_is_a_tie_of_memory():
+    """Two parameters on one storage are tied as much as one parameter in two places."""
+    model = GPT(tied=False)
+    model.head.weight = nn.Parameter(model.tokens.weight.detach())
+    table = roles(model)
+    assert table["tokens.weight"] == TIED
+    assert table["head.weight"] == TIED
+
+
+def test_equal_values_are_no_tie():
+    model = GPT(tied=False)
+    with torch.no_grad():
+        model.head.weight.copy_(model.tokens.weight)
+    assert roles(model)["head.weight"] == HEAD
+
+
+def test_one_module_used_twice_is_listed_once():
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(3, 4), shared, shared, nn.Linear(4, 2))
+    assert [a.name for a in assign(model)] == [n for n, _ in model.named_parameters()]
+
+
+def test_an_embedding_bag_is_an_embedding():
+    model = nn.Sequential(nn.EmbeddingBag(30, 4), nn.Linear(4, 8), nn.Linear(8, 2))
+    assert roles(model) == {"0.weight": EMBEDDING, "1.weight": HIDDEN, "2.weight": HEAD}
+
+
+def test_the_reason_of_a_head_is_the_true_one():
+    reasons = {a.name: a.reason for a in assign(GPT(tied=False))}
+    assert reasons["head.weight"] == "its 64 outputs are an embedding's vocabulary"
+    assert {a.name: a.reason for a in assign(TwoHeads())}["policy.weight"].startswith("its 4 ")
+
+
+def test_fsdp1_is_refused_with_the_remedy():
+    class FlatParameter(nn.Parameter):
+        """Named as the one of torch.distributed.fsdp, which needs a process group."""
+
+    model = nn.Linear(3, 3)
+    model.weight = FlatParameter(torch.zeros(9))
+    with pytest.raises(ValueError, match=r"weight is a FlatParameter.*fully_shard"):
+        pg.param_groups(model)
+
+
+class TestOverride:
+    """roles=, the user's own word."""
+
+    def test_the_first_match_wins(self):
+        found = assign(TwoHeads(), {"policy.weight": HIDDEN, "*.weight": OTHER})
+        table = {a.name: a.role for a in found if a.name.endswith("weight")}
+        assert table.pop("policy.weight") == HIDDEN
+        assert set(table.values()) == {OTHER}
+
+    def test_it_says_so(self):
+        found = {a.name: a.reason for a in assign(TwoHeads(), {"policy.*": OTHER})}
+        assert found["policy.weight"] == "roles['policy.*']"
+
+    def test_a_grouped_convolution_as_one_matrix(self):
+        model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Linear(4, 2))
+        (a,) = (a for a in assign(model, {"0.weight": CONVOLUTION}) if a.name == "0.weight")
+        assert (a.role, a.view, a.rule) == (CONVOLUTION, FLATTEN, "matrix")
+
+    def test_a_fused_matrix_keeps_its_parts(self):
+        model = nn.MultiheadAttention(8, 2)
+        (a,) = (a for a in assign(model, {"in_proj*ght": HIDDEN}) if a.name == "in_proj_weight")
+        assert a.view == SPLIT_3
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"polic.weight": HEAD}, "'polic.weight' matches no trainable parameter"),
+            ({"*": OTHER, "policy.*": HEAD}, "'policy.*' matches no .* earlier"),
+            ({"policy.weight": "heads"}, "'policy.weight' must be one of hidden.*got 'heads'"),
+            ({"policy.bias": HIDDEN}, r"policy.bias of shape \(4,\) a hidden matrix"),
+            ({"policy.bias": CONVOLUTION}, r"policy.bias of shape \(4,\) a convolution"),
+        ],
+        ids=str,
+    )
+    def test_refuses(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            pg.param_groups(TwoHeads(), roles=given)
+
+    def test_a_frozen_parameter_is_no_match(self):
+        model = TwoHeads()
+        model.policy.weight.requires_grad_(False)
+        with pytest.raises(ValueError, match="matches no trainable parameter"):
+            pg.param_groups(model, roles={"policy.weight": HEAD})
+
+    def test_the_model_is_not_changed(self):
+        model = TwoHeads()
+        before = copy.deepcopy(model.state_dict())
+        pg.param_groups(model, roles={"policy.*": OTHER})
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
