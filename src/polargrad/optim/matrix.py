@@ -34,19 +34,16 @@ def matrix_update(
     ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
     keep every bit, and nothing waits for the device to tell.
     """
-    gradients = [_gradient(p, gate) for p in params]
+    gradients = [_gradient(p) for p in params]
     beta = group["momentum"]
-    keep = 1.0 - beta if gate is None else (1.0 - beta) * gate.float()
     first = group["order"] == "momentum-first"
-    signals = _average(params, gradients, state, keep, group) if beta and first else gradients
+    signals = _average(params, gradients, state, group, gate) if beta and first else gradients
 
     def ascent(stack: Tensor) -> tuple[Tensor, Tensor]:
         spectral = Spectral(resolve(group, stack), COMPUTE_DTYPES.get(group["compute_dtype"]))
         direction, dual = spectral.ascent(stack)
         size = magnitude(group["magnitude"], dual, *stack.shape[-2:])
         size = size if isinstance(size, Tensor) else torch.full_like(dual, size)
-        if gate is not None:
-            size = torch.where(gate, size, torch.zeros_like(size))
         scale = size * group["lr"]
         return (direction * scale[:, None, None], scale) if first else (direction, scale)
 
@@ -58,33 +55,37 @@ def matrix_update(
         for v, mine, p in zip(views, own, params, strict=True)
     ]
     if not first:
-        smooth = _average(params, joined, state, keep, group) if beta else joined
+        smooth = _average(params, joined, state, group, gate) if beta else joined
         joined = [
             _times(v, u, [scale for _, scale in mine])
             for v, u, mine in zip(views, smooth, own, strict=True)
         ]
-    decay = _decay(group, gate)
+    decay = _decay(group)
     for p, delta in zip(params, joined, strict=True):
-        if decay is not None:
-            p.mul_(decay)
-        p.sub_(delta)
+        if gate is None:
+            if decay is not None:
+                p.mul_(decay)
+            p.sub_(delta)
+        else:
+            kept = p if decay is None else p * decay
+            _store(p, kept - delta, gate)
 
 
-def _gradient(p: Tensor, gate: Tensor | None) -> Tensor:
-    """The gradient in at least float32, zero where the step does not count; p.grad stays."""
+def _gradient(p: Tensor) -> Tensor:
+    """The gradient in at least float32; p.grad stays."""
     assert p.grad is not None
-    gradient = p.grad.to(working_dtype(p.grad.dtype))
-    return gradient if gate is None else torch.where(gate, gradient, torch.zeros_like(gradient))
+    return p.grad.to(working_dtype(p.grad.dtype))
 
 
 def _average(
     params: list[Tensor],
     inputs: list[Tensor],
     state: Any,
-    keep: float | Tensor,
     group: dict[str, Any],
+    gate: Tensor | None,
 ) -> list[Tensor]:
     """M ← βM + (1−β)·input in the state; return M, or with Nesterov βM + (1−β)·input, as new."""
+    beta = group["momentum"]
     result = []
     for p, x in zip(params, inputs, strict=True):
         if BUFFER not in state[p]:
@@ -93,9 +94,17 @@ def _average(
             )
         buffer = state[p][BUFFER]
         x = x.to(buffer.dtype)
-        buffer.lerp_(x, keep if isinstance(keep, float) else keep.to(buffer.device))
-        result.append(torch.lerp(x, buffer, group["momentum"]) if group["nesterov"] else buffer)
+        if gate is None:
+            buffer.lerp_(x, 1.0 - beta)
+        else:
+            _store(buffer, torch.lerp(buffer, x, 1.0 - beta), gate)
+        result.append(torch.lerp(x, buffer, beta) if group["nesterov"] else buffer)
     return result
+
+
+def _store(target: Tensor, value: Tensor, gate: Tensor) -> None:
+    """target ← value where the step counts; where it does not, every bit stays."""
+    target.copy_(torch.where(gate.to(target.device), value, target))
 
 
 def _times(view: View, u: Tensor, scales: list[Tensor]) -> Tensor:
@@ -106,7 +115,7 @@ def _times(view: View, u: Tensor, scales: list[Tensor]) -> Tensor:
     return join(view, [part * s for part, s in zip(parts, scales, strict=True)], u.shape)
 
 
-def _decay(group: dict[str, Any], gate: Tensor | None) -> Tensor | float | None:
+def _decay(group: dict[str, Any]) -> Tensor | float | None:
     """The factor (1 − γλ)(1 − λ'γ/γ₀) that decay leaves of a parameter, None for no decay."""
     if not group["weight_decay"] and not group["decay_per_step"]:
         return None
@@ -114,10 +123,4 @@ def _decay(group: dict[str, Any], gate: Tensor | None) -> Tensor | float | None:
     factor: Tensor | float = 1.0 - lr * group["weight_decay"]
     if group["decay_per_step"] and group["base_lr"]:
         factor = factor * (1.0 - group["decay_per_step"] * lr / group["base_lr"])
-    if gate is None:
-        return factor
-    return torch.where(
-        gate,
-        torch.as_tensor(factor, device=gate.device),
-        torch.ones_like(gate, dtype=torch.float32),
-    )
+    return factor
