@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,16 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from polargrad.errors import NonFiniteError
-from polargrad.optim.group_options import check_group, named_parameters, split_by_rule
-from polargrad.optim.matrix import matrix_update
+from polargrad.linalg.precision import working_dtype
+from polargrad.optim.group_options import (
+    check_group,
+    check_matrix_options,
+    check_ordered,
+    check_vector_options,
+    named_parameters,
+    split_by_rule,
+)
+from polargrad.optim.matrix import BUFFER, matrix_update
 from polargrad.optim.vector import adamw_update
 
 __all__ = ["MatrixOptimizer"]
@@ -108,11 +116,13 @@ class MatrixOptimizer(Optimizer):
         self._skipped: int | Tensor = 0
         self._vector_defaults = {
             "lr": vector_lr,
-            "betas": tuple(vector_betas),
+            "betas": vector_betas,
             "eps": vector_eps,
             "weight_decay": vector_weight_decay,
         }
-        defaults = {
+        check_vector_options(self._vector_defaults)
+        check_ordered(params)
+        defaults: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
             "order": order,
@@ -124,6 +134,7 @@ class MatrixOptimizer(Optimizer):
             "tol": tol,
             "compute_dtype": compute_dtype,
         }
+        check_matrix_options(defaults)  # torch copies them into every group
         super().__init__(params, defaults)
         if not any(g["params"] for g in self.param_groups if g["rule"] == "matrix"):
             raise ValueError(
@@ -145,12 +156,11 @@ class MatrixOptimizer(Optimizer):
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
         group = dict(param_group)
-        if isinstance(group["params"], set):
-            raise TypeError("params must be ordered: a set's order changes between runs")
+        check_ordered(group["params"])
         if not isinstance(group["params"], Tensor):
             group["params"] = list(group["params"])  # a generator is read once
         present = {id(p) for g in self.param_groups for p in g["params"]}
-        groups = split_by_rule(group, self._vector_defaults)
+        groups = split_by_rule(group, self._vector_defaults, self.defaults)
         for new in groups:
             for key, value in self.defaults.items():
                 new.setdefault(key, value)
@@ -221,9 +231,11 @@ class MatrixOptimizer(Optimizer):
         if not gradients:
             return None
         device = gradients[0].device
+        # Wide enough for each: what float64 holds may be infinite in float32.
+        wide = torch.float64 if any(g.dtype == torch.float64 for g in gradients) else torch.float32
         # The largest magnitude of a tensor is NaN or infinite exactly if one of its entries is.
         largest = torch._foreach_norm(gradients, float("inf"))
-        finite = torch.isfinite(torch.stack([x.to(device, torch.float32) for x in largest])).all()
+        finite = torch.isfinite(torch.stack([x.to(device, wide) for x in largest])).all()
         if self.nonfinite == "raise" and not bool(finite):
             bad = [n for g in self.param_groups for n, p in named_parameters(g) if _broken(p)]
             raise NonFiniteError(
@@ -242,22 +254,42 @@ class MatrixOptimizer(Optimizer):
         Momentum keeps its own dtype: float32 beside bfloat16 parameters stays float32.
 
         Raises:
-            ValueError: if groups, rules or shapes are those of another model.
+            ValueError: if groups, rules, views or shapes are those of another model.
         """
+        loaded: dict[str, Any] = {}
+
+        def check(_: Optimizer, adapted: dict[str, Any]) -> None:
+            self._check_loadable(adapted)
+            loaded.update(adapted)
+
+        # Last of the hooks before and first of those after: the user's may adapt the state.
+        before = self.register_load_state_dict_pre_hook(check)
+        after = self.register_load_state_dict_post_hook(
+            lambda _: self._restore(loaded), prepend=True
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
+        """Undo what torch does to a loaded state: it casts momentum and leaves counters behind."""
+        for saved_id, (_, parameter) in self._pairs(state_dict):
+            for key, value in state_dict["state"].get(saved_id, {}).items():
+                if key == BUFFER:
+                    dtype = working_dtype(parameter.dtype)
+                    self.state[parameter][key] = value.to(parameter.device, dtype)
+                elif key == "step":
+                    self.state[parameter][key] = value.to(parameter.device)
+
+    def _pairs(self, state_dict: dict[str, Any]) -> Iterator[tuple[int, tuple[str, Tensor]]]:
+        """The identifiers of a state with our parameters and their names, in order."""
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         named = [pair for group in self.param_groups for pair in named_parameters(group)]
-        self._check_loadable(state_dict, saved_ids, named)
-        super().load_state_dict(state_dict)
-        for saved_id, (_, parameter) in zip(saved_ids, named, strict=True):
-            for key, value in state_dict["state"].get(saved_id, {}).items():
-                loaded = self.state[parameter].get(key)
-                if isinstance(loaded, Tensor) and loaded.dtype != value.dtype:
-                    # torch casts state to the parameter's dtype; start again from what was saved.
-                    self.state[parameter][key] = value.detach().to(loaded.device, copy=True)
+        return zip(saved_ids, named, strict=True)
 
-    def _check_loadable(
-        self, state_dict: dict[str, Any], saved_ids: list[int], named: list[tuple[str, Tensor]]
-    ) -> None:
+    def _check_loadable(self, state_dict: dict[str, Any]) -> None:
         """Raise ValueError unless the state is one of parameters like ours."""
         mine = [(g["rule"], len(g["params"])) for g in self.param_groups]
         theirs = [(g.get("rule"), len(g["params"])) for g in state_dict["param_groups"]]
@@ -265,7 +297,16 @@ class MatrixOptimizer(Optimizer):
             raise ValueError(
                 f"state_dict has the groups (rule, parameters) {theirs}, this optimizer {mine}"
             )
-        for saved_id, (name, parameter) in zip(saved_ids, named, strict=True):
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            for (name, _), ours, view in zip(
+                named_parameters(group), group["views"], saved["views"], strict=True
+            ):
+                if ours != view:
+                    raise ValueError(
+                        f"state_dict is of another model or other roles: parameter {name} has the "
+                        f"view {view} there, {ours} here"
+                    )
+        for saved_id, (name, parameter) in self._pairs(state_dict):
             for key, value in state_dict["state"].get(saved_id, {}).items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(

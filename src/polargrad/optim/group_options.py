@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import numbers
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -23,12 +24,27 @@ DEFAULT_VECTOR_LR = 1e-3
 # PolarGrad's lr has the unit of 1/L: with a decay tied to it, what shrinks the parameter by a tenth
 # or more at every step is a decay that was meant for another optimizer's lr.
 LARGEST_DECAY_A_STEP = 0.1
+# The numbers of the matrix rule, and what each must stay below.
+MATRIX_NUMBERS = {"lr": math.inf, "weight_decay": math.inf, "decay_per_step": 1.0, "momentum": 1.0}
+
+
+def check_ordered(params: object) -> None:
+    """Raise TypeError for a set of parameters."""
+    if isinstance(params, set | frozenset):
+        raise TypeError("params must be ordered, as a list is, got a set")
 
 
 def split_by_rule(
-    group: Mapping[str, Any], vector_defaults: Mapping[str, Any]
+    group: Mapping[str, Any],
+    vector_defaults: Mapping[str, Any],
+    matrix_options: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the group, or a matrix group and an AdamW group, completed with what AdamW needs.
+
+    Args:
+        group: as a user gave it.
+        vector_defaults: the options of AdamW.
+        matrix_options: the options that a group without a rule gives to its matrices alone.
 
     Raises:
         ValueError: for a vector without ``vector_lr``, or a parameter of an unknown layout.
@@ -55,13 +71,14 @@ def split_by_rule(
                 "of parameters does not say which of its dimensions are: pass "
                 "polargrad.param_groups(model), which knows the layouts of modules"
             )
-    with_names = any(isinstance(entry, tuple) for entry in _entries(group))
+    with_names = "param_names" in group or any(isinstance(e, tuple) for e in _entries(group))
     result = []
     for rule, members in (("matrix", matrices), ("adamw", vectors)):
         if members:
             params = members if with_names else [p for _, p in members]
             # What the group says about matrices (its lr, its method) is not said about vectors.
-            options = rest if rule == "matrix" else {}
+            hidden = () if rule == "matrix" else matrix_options
+            options = {key: value for key, value in rest.items() if key not in hidden}
             new = {**options, "params": params, "rule": rule}
             result.append(_complete(new, members, vector_defaults))
     return result
@@ -120,18 +137,21 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
         ValueError: for an option outside its range, or a parameter that its view does not fit.
         TypeError: for a complex, integer or sharded parameter.
     """
-    _check_number("lr", group["lr"])
-    _check_number("weight_decay", group["weight_decay"])
     for name, parameter in named:
         executor_for(parameter, name)
         if not parameter.is_floating_point():
             raise TypeError(
                 f"parameter {name} is of {parameter.dtype}; allowed are real floating-point types"
             )
+        if not (parameter.is_leaf or parameter.retains_grad):
+            raise ValueError(f"parameter {name} must be a leaf, got the result of an operation")
     if group["rule"] == "adamw":
-        _check_adamw(group)
+        check_vector_options(group)
         return
-    _check_matrix_options(group)
+    check_matrix_options(group)
+    group.setdefault("base_lr", float(group["lr"]))
+    group.setdefault("resolved", {})
+    _check_shrinking(group)
     for (name, parameter), view in zip(named, group["views"], strict=True):
         try:
             logical_shape(view, tuple(parameter.shape))
@@ -139,29 +159,31 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
             raise ValueError(f"parameter {name}: {error}") from None
 
 
-def _check_matrix_options(group: dict[str, Any]) -> None:
-    """Check the options of the matrix rule; the method becomes plain data."""
-    _check_number("decay_per_step", group["decay_per_step"], below=1.0)
-    _check_number("momentum", group["momentum"], below=1.0)
-    _check_choice("order", group["order"], ORDERS)
-    _check_choice("magnitude", group["magnitude"], MAGNITUDES)
-    _check_choice("nesterov", group["nesterov"], (True, False))
-    if group["compute_dtype"] is not None:
-        name = str(group["compute_dtype"]).removeprefix("torch.")
+def check_matrix_options(options: dict[str, Any]) -> None:
+    """Check the options of the matrix rule, and make them plain data: numbers, names, dicts."""
+    for key, below in MATRIX_NUMBERS.items():
+        options[key] = _number(key, options[key], below)
+    _check_choice("order", options["order"], ORDERS)
+    _check_choice("magnitude", options["magnitude"], MAGNITUDES)
+    _check_choice("nesterov", options["nesterov"], (True, False))
+    if options["compute_dtype"] is not None:
+        name = str(options["compute_dtype"]).removeprefix("torch.")
         _check_choice("compute_dtype", name, tuple(COMPUTE_DTYPES))
-        group["compute_dtype"] = name
-    if group["method"] == "auto":
-        plan(tol=group["tol"], dtype=torch.float32, device="cpu")  # raises for a wrong tol
-    else:
-        description = method_of(group["method"])
-        group["method"] = plain(description)
-        if not description.products_only and group["compute_dtype"] in ("float16", "bfloat16"):
-            raise ValueError(
-                f"compute_dtype must be None, float32 or float64 for method {description.name!r}, "
-                f"got {group['compute_dtype']}"
-            )
-    group.setdefault("base_lr", float(group["lr"]))
-    group.setdefault("resolved", {})
+        options["compute_dtype"] = name
+    if options["method"] == "auto":
+        plan(tol=options["tol"], dtype=torch.float32, device="cpu")  # raises for a wrong tol
+        return
+    description = method_of(options["method"])
+    options["method"] = plain(description)
+    if not description.products_only and options["compute_dtype"] in ("float16", "bfloat16"):
+        raise ValueError(
+            f"compute_dtype must be None, float32 or float64 for method {description.name!r}, "
+            f"got {options['compute_dtype']}"
+        )
+
+
+def _check_shrinking(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for a decay that was meant for the learning rate of another optimizer."""
     shrink = float(group["lr"]) * group["weight_decay"]
     if group["magnitude"] == "nuclear" and shrink >= LARGEST_DECAY_A_STEP:
         raise ValueError(
@@ -172,27 +194,33 @@ def _check_matrix_options(group: dict[str, Any]) -> None:
         )
 
 
-def _check_adamw(group: Mapping[str, Any]) -> None:
-    """Check the options of AdamW."""
-    betas = group["betas"]
-    if len(betas) != 2 or not all(0.0 <= float(beta) < 1.0 for beta in betas):
+def check_vector_options(options: dict[str, Any]) -> None:
+    """Check the options of AdamW, lr, betas, eps and weight_decay, and make them plain numbers."""
+    if options["lr"] is not None:
+        options["lr"] = _number("vector_lr", options["lr"])
+    betas = options["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise ValueError(f"vector_betas must be two numbers in [0, 1), got {betas!r}")
-    _check_number("vector_eps", group["eps"])
+    options["betas"] = tuple(_number("vector_betas", beta, below=1.0) for beta in betas)
+    options["eps"] = _number("vector_eps", options["eps"])
+    options["weight_decay"] = _number("vector_weight_decay", options["weight_decay"])
 
 
-def _check_number(name: str, value: Any, below: float = math.inf) -> None:
-    """Raise unless ``value`` is a number (or a tensor of one) in [0, below)."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(
-                f"{name} as a tensor must hold one number, got shape {tuple(value.shape)}"
-            )
-        return  # its value stays on its device
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _number(name: str, value: Any, below: float = math.inf) -> float | Tensor:
+    """Return a number in [0, below) as a plain one, or the tensor that holds one; raise for others.
+
+    Numbers of other packages (numpy's) would be refused by ``torch.load(weights_only=True)``.
+    """
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"{name} as a tensor must hold one number, got shape {tuple(value.shape)}")
+    held = value.item() if isinstance(value, Tensor) else value
+    if isinstance(held, bool) or not isinstance(held, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0.0 <= value < below:
+    number = float(held)
+    if not 0.0 <= number < below:
         allowed = "at least 0 and finite" if below == math.inf else f"in [0, {below:g})"
         raise ValueError(f"{name} must be {allowed}, got {value}")
+    return value if isinstance(value, Tensor) else number
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -137,8 +137,7 @@ def _optimizer_rows(optimizer: Optimizer) -> list[Row]:
                     matrices=_matrices(group["rule"], view, parameter),
                     rule=_rule(group, view, parameter),
                     lr=float(group["lr"]),
-                    weight_decay=float(group["weight_decay"])
-                    or float(group.get("decay_per_step", 0.0)),
+                    weight_decay=_decay(group),
                     reason=reason,
                     numel=parameter.numel(),
                 )
@@ -161,6 +160,12 @@ def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> 
     _, m, n = logical_shape(view, tuple(parameter.shape))
     example = torch.empty(m, n, dtype=working_dtype(parameter.dtype), device=parameter.device)
     return f"{group['magnitude']} × {label(resolve(group, example))}"
+
+
+def _decay(group: Mapping[str, Any]) -> float:
+    """The decay of a group: for matrices the second form, where the first is not given."""
+    own = float(group["weight_decay"])
+    return own or (float(group["decay_per_step"]) if group["rule"] == "matrix" else 0.0)
 
 
 def _number(value: float | None) -> str:
