@@ -367,3 +367,14 @@ BAD = [
 def test_bad_input_is_named(call, kind, message):
     with pytest.raises(kind, match=message):
         call(torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    "method", ["svd", "qdwh", QDWH.reference(), "newton_schulz", "polar_express"], ids=str
+)
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (2, 5, 3)], ids=str)
+def test_first_derivatives_at_full_rank(method, shape):
+    """Factor and nuclear norm against finite differences, where singular values are distinct."""
+    a = conditioned(shape, 5.0).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pg.polar_factor(x, method=method), a)
+    assert torch.autograd.gradcheck(lambda x: pg.polar(x, method=method).nuclear_norm, a)
