@@ -35,6 +35,8 @@ def matrix_update(
     keep every bit, and nothing waits for the device to tell.
     """
     gradients = [_gradient(p) for p in params]
+    for p in params:
+        state.setdefault(p, {})  # without momentum too: torch.distributed.checkpoint asks for it
     beta = group["momentum"]
     first = group["order"] == "momentum-first"
     signals = _average(params, gradients, state, group, gate) if beta and first else gradients
