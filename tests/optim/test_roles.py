@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import polargrad as pg
 from polargrad.optim.routing import assign
@@ -46,6 +47,17 @@ class GPT(nn.Module):
             self.head = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.tokens.weight
+
+
+class Classifier(nn.Module):
+    """An encoder with as many positions as its feed-forward part is wide."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(30, 16)
+        self.positions = nn.Embedding(64, 16)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.head = nn.Linear(16, 5)
 
 
 class LayerScale(nn.Module):
@@ -147,6 +159,41 @@ GOLDEN = {
         lambda: GPT(tied=False, layers=1, vocabulary=16),
         {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **block("blocks.0")}
         | {"head.weight": HEAD},
+    ),
+    "two GPTs in a list": (
+        lambda: nn.ModuleList([GPT(tied=False), GPT(tied=False)]),
+        {
+            f"{index}.{name}": role
+            for index in (0, 1)
+            for name, role in (
+                {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **GPT_BLOCKS}
+                | {"head.weight": HEAD}
+            ).items()
+        },
+    ),
+    "as many positions as the feed-forward part is wide": (
+        Classifier,
+        {"tokens.weight": EMBEDDING, "positions.weight": EMBEDDING, **GPT_BLOCKS}
+        | {"head.weight": HEAD},
+    ),
+    "parametrized": (
+        lambda: nn.Sequential(
+            nn.Embedding(9, 4),
+            parametrizations.weight_norm(nn.Linear(4, 6)),
+            parametrizations.orthogonal(nn.Linear(6, 4)),
+            parametrizations.weight_norm(nn.Conv1d(4, 4, 3)),
+            parametrizations.weight_norm(nn.Linear(4, 9)),
+        ),
+        {
+            "0.weight": EMBEDDING,
+            "1.parametrizations.weight.original0": VECTOR,
+            "1.parametrizations.weight.original1": HIDDEN,
+            "2.parametrizations.weight.original": HIDDEN,
+            "3.parametrizations.weight.original0": VECTOR,
+            "3.parametrizations.weight.original1": (CONVOLUTION, FLATTEN),
+            "4.parametrizations.weight.original0": HEAD,
+            "4.parametrizations.weight.original1": HEAD,
+        },
     ),
     "Qwen2": (qwen2, {**QWEN2, "lm_head.weight": HEAD}),
     "Qwen2, tied": (lambda: qwen2(tie=True), {**QWEN2, "model.embed_tokens.weight": TIED}),
@@ -330,11 +377,11 @@ def renamed(module, counter):
     return module
 
 
-# A model of transformers declares its head, by an attribute's name.
-UNDECLARED = [name for name in GOLDEN if name not in ("Qwen2", "Qwen2, tied", "GPT-2")]
+# transformers declares a head, and torch a parametrization, by an attribute's name.
+BY_NAME = ("Qwen2", "Qwen2, tied", "Qwen2 in a wrapper", "GPT-2", "parametrized")
 
 
-@pytest.mark.parametrize("name", UNDECLARED)
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in BY_NAME])
 def test_names_and_order_do_not_matter(name):
     model = GOLDEN[name][0]()
     before = {id(a.parameter): (a.role, a.view) for a in assign(model)}
@@ -370,9 +417,14 @@ def test_an_embedding_bag_is_an_embedding():
 
 
 def test_the_reason_of_a_head_is_the_true_one():
-    reasons = {a.name: a.reason for a in assign(GPT(tied=False))}
-    assert reasons["head.weight"] == "its 64 outputs are an embedding's vocabulary"
-    assert {a.name: a.reason for a in assign(TwoHeads())}["policy.weight"].startswith("its 4 ")
+    def reason(model, name):
+        return {a.name: a.reason for a in assign(model)}[name]
+
+    assert reason(GPT(tied=False), "head.weight") == "its 64 outputs are an embedding's vocabulary"
+    assert reason(TwoHeads(), "policy.weight") == "its 4 outputs feed no other module"
+    assert reason(qwen2(), "lm_head.weight") == "the model's output embeddings"
+    wrapped = nn.ModuleDict({"inner": qwen2()})
+    assert reason(wrapped, "inner.lm_head.weight") == "the model's output embeddings"
 
 
 def test_fsdp1_is_refused_with_the_remedy():

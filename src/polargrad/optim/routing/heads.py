@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
 CHANNEL_NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -21,9 +22,9 @@ CONVOLUTIONS = (
 def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     """Return the output heads of a model, each with how it was recognised.
 
-    In this order: what the model itself declares (``get_output_embeddings`` of transformers); the
-    linear maps from the width of an embedding to its vocabulary; linear maps outside repeated
-    blocks whose outputs no other module of the model takes as inputs.
+    In this order: what the model itself declares (``get_output_embeddings`` of transformers); and
+    outside repeated blocks the linear maps from the width of an embedding to its vocabulary, or
+    those whose outputs no other module of the model takes as inputs.
 
     Example:
         >>> find_heads(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
@@ -33,17 +34,20 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     if declared:
         return dict.fromkeys(declared, "the model's output embeddings")
     vocabularies = {
-        (m.num_embeddings, m.embedding_dim)
-        for m in model.modules()
-        if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+        (m.num_embeddings, m.embedding_dim) for m in model.modules() if isinstance(m, EMBEDDINGS)
     }
     outside = _outside_blocks(model)
     linear = {m: path for path, m in model.named_modules() if isinstance(m, nn.Linear)}
-    to_vocabulary = [m for m in linear if (m.out_features, m.in_features) in vocabularies]
-    # A block may happen to have the vocabulary's width inside: what stands outside is the head.
-    chosen = [m for m in to_vocabulary if linear[m] in outside] or to_vocabulary
-    if chosen:
-        return {m: f"its {m.out_features} outputs are an embedding's vocabulary" for m in chosen}
+    # A block may happen to have the vocabulary's width inside: only what stands outside is a head.
+    to_vocabulary = [
+        m
+        for m, path in linear.items()
+        if path in outside and (m.out_features, m.in_features) in vocabularies
+    ]
+    if to_vocabulary:
+        return {
+            m: f"its {m.out_features} outputs are an embedding's vocabulary" for m in to_vocabulary
+        }
     takers = Counter(width for m in model.modules() for width in set(_input_widths(m)))
     return {
         m: f"its {m.out_features} outputs feed no other module"
@@ -66,8 +70,8 @@ def _declared(module: nn.Module) -> nn.Module | None:
 def _outside_blocks(model: nn.Module) -> set[str]:
     """The paths of all modules that are not inside a repeated block.
 
-    A repeated block is composite (it has children of its own): a child of a ModuleList, or one of
-    several of one type, lists and dicts apart, in a Sequential or ModuleDict.
+    A repeated block is composite (it has children of its own) and holds no embedding: a child of a
+    ModuleList, or one of several of one type, lists and dicts apart, in a Sequential or ModuleDict.
     """
     paths: set[str] = set()
 
@@ -84,7 +88,7 @@ def _outside_blocks(model: nn.Module) -> set[str]:
 
 def _blocks(module: nn.Module) -> set[nn.Module]:
     """The children of a container that are repeated blocks."""
-    composite = [child for child in module.children() if next(child.children(), None) is not None]
+    composite = [child for child in module.children() if _is_composite(child)]
     if isinstance(module, nn.ModuleList):
         return set(composite)
     if not isinstance(module, nn.Sequential | nn.ModuleDict):
@@ -92,6 +96,12 @@ def _blocks(module: nn.Module) -> set[nn.Module]:
     composite = [c for c in composite if not isinstance(c, nn.ModuleList | nn.ModuleDict)]
     counts = Counter(type(child) for child in composite)
     return {child for child in composite if counts[type(child)] > 1}
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether a module has children, and is not a model in itself, with embeddings of its own."""
+    inside = list(module.modules())[1:]
+    return bool(inside) and not any(isinstance(m, EMBEDDINGS) for m in inside)
 
 
 def _input_widths(module: nn.Module) -> Iterator[int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from polargrad.optim.routing.heads import find_heads
 from polargrad.optim.routing.views import FLATTEN, WHOLE, View, logical_shape, split
@@ -53,15 +54,12 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Use:
-    """One place where a module holds a parameter."""
+    """One place where a module holds a parameter, itself or through a parametrization."""
 
     module: nn.Module
-    path: str
     attribute: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.path}.{self.attribute}" if self.path else self.attribute
+    name: str
+    parameter: Tensor
 
 
 def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Assignment]:
@@ -87,28 +85,36 @@ def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Ass
     heads = find_heads(model)
     found = []
     for uses in _trainable(model):
-        parameter = getattr(uses[0].module, uses[0].attribute)
-        role, view, reason = _role(uses, parameter, heads)
-        found.append(Assignment(uses[0].name, parameter, role, view, reason))
+        role, view, reason = _role(uses, uses[0].parameter, heads)
+        found.append(Assignment(uses[0].name, uses[0].parameter, role, view, reason))
     return _override(found, roles or {})
 
 
 def _trainable(model: nn.Module) -> Iterator[list[Use]]:
     """Yield the uses of each trainable parameter; parameters of one storage are tied."""
     uses: dict[object, list[Use]] = {}
-    order: dict[int, object] = {}
-    for path, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            key = _identity(parameter)
-            uses.setdefault(key, []).append(Use(module, path, attribute))
-            order[id(parameter)] = key
+    for use in _uses(model):
+        uses.setdefault(_identity(use.parameter), []).append(use)
     # A parameter that is held twice as one object is stepped once; two objects on one storage are
     # two parameters for torch, and each is listed with the uses of both.
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = order[id(parameter)]
-            own = [u for u in uses[key] if getattr(u.module, u.attribute) is parameter]
-            yield own + [u for u in uses[key] if u not in own]
+            every = uses[_identity(parameter)]
+            own = [use for use in every if use.parameter is parameter]
+            yield own + [use for use in every if use.parameter is not parameter]
+
+
+def _uses(model: nn.Module) -> Iterator[Use]:
+    """Yield every place where a module holds a parameter."""
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{attribute}" if path else attribute
+            if isinstance(module, ParametrizationList):  # "….parametrizations.weight", of "…"
+                owner, _, tensor = path.rpartition("parametrizations.")
+                yield Use(modules[owner.removesuffix(".")], tensor, name, parameter)
+            else:
+                yield Use(module, attribute, name, parameter)
 
 
 def _identity(parameter: Tensor) -> object:
