@@ -22,8 +22,10 @@ def draw_losses(records: Path, path: Path, *, title: str) -> None:
     if train:
         axis.plot(*zip(*train, strict=True), label="training", alpha=0.5, **line_style(0))
     if validation:
-        axis.plot(*zip(*validation, strict=True), label="validation", marker="o", **line_style(1))
+        # Points alone: a line between two measurements would say more than was measured.
+        style = {**line_style(1), "linestyle": "none"}
+        axis.plot(*zip(*validation, strict=True), label="validation", marker="o", **style)
     axis.set_xlabel("step")
     axis.set_ylabel("cross-entropy (nats per byte)")
-    axis.legend()
+    axis.legend(frameon=False)
     save_png(figure, path)
