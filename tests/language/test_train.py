@@ -1,5 +1,6 @@
 """A training run: what it leaves, that it resumes to the bit, how it ends before its time."""
 
+import importlib
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import time
 import pytest
 import torch
 
-from polargrad.errors import DataError, NonFiniteError, RunFolderError
+from polargrad.errors import DataError, MissingExtraError, NonFiniteError, RunFolderError
 from polargrad.language import DEFAULTS, load_corpus, train
 from polargrad.language import train as train_function
 from polargrad.records import read_records
@@ -199,6 +200,42 @@ def test_a_signal_ends_the_run_after_the_step(settings, tmp_path, monkeypatch, k
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_resumed(
+    settings, tmp_path, monkeypatch
+):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        whole = train(settings(out=tmp_path / "whole"))
+        build = train_module.build_model
+
+        def build_and_signal(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            return build(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train_module, "build_model", build_and_signal)
+            assert train(settings()).steps == 0
+        assert sorted(path.name for path in whole.out.iterdir()) == FILES
+        assert_same_run(whole.out, train(settings(resume=True)).out)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_missing_package_is_noticed_before_anything_is_written(settings, tmp_path, monkeypatch):
+    """Not after hours of training, when the figure is to be drawn."""
+    find = importlib.import_module
+
+    def find_all_but_one(name, *arguments):
+        if name == "matplotlib":
+            raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+        return find(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", find_all_but_one)
+    with pytest.raises(MissingExtraError, match=r"'matplotlib'.*polargrad\[language\]"):
+        train(settings())
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_outside_the_main_thread_works(settings):

@@ -156,8 +156,9 @@ class _Run:
                     f"{str(folder / RECORDS)!r} lacks steps before the checkpoint's, "
                     f"{self.step}: put it back, or start again with overwrite"
                 )
-        # Without a checkpoint the run was killed before its first one, and begins again.
-        rewind_records(folder / RECORDS, last_step=self.step if checkpoint.exists() else -1)
+        # Before the first step (a run killed before its first checkpoint begins again) the loss of
+        # the initial parameters is measured and recorded anew.
+        rewind_records(folder / RECORDS, last_step=self.step if self.step else -1)
         self._write_provenance(folder / PROVENANCE)
         return folder
 
