@@ -46,6 +46,7 @@ WRONG = [
     ({"method": {"name": "qdwh", "step": 2}}, ValueError, "'qdwh' has .* steps, .* got 'step'"),
     ({"tol": -0.1}, ValueError, r"tol must be None or in \(0, 1\), got -0.1"),
     ({"tol": 1.0}, ValueError, r"tol must be None or in \(0, 1\), got 1.0"),
+    ({"tol": -0.1, "method": "svd"}, ValueError, r"tol must be None or in \(0, 1\), got -0.1"),
     ({"compute_dtype": "float8"}, ValueError, "compute_dtype must be one of .* got 'float8'"),
     ({"compute_dtype": torch.int32}, ValueError, "compute_dtype must be one of .* got 'int32'"),
     (
@@ -132,6 +133,7 @@ WRONG_PARAMETERS = [
     (lambda: [matrix() * 2], ValueError, "number 0 must be a leaf"),
     (lambda: ["weight"], TypeError, "tensors or .name, tensor. pairs, got str"),
     (lambda: nn.Sequential(nn.Linear(2, 2)), TypeError, "tensors or .name, tensor. pairs, got Lin"),
+    (lambda: [{"lr": 0.5, "rule": "matrix"}], ValueError, "must have params, got lr, rule"),
     (lambda: [{"params": [matrix()], "rule": "sgd"}], ValueError, "matrix, adamw, got 'sgd'"),
     (lambda: [{"params": [vector()], "rule": "matrix"}], ValueError, r"number 0: .* shape \(3,\)"),
     (

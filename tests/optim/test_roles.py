@@ -427,6 +427,32 @@ def test_the_reason_of_a_head_is_the_true_one():
     assert reason(wrapped, "inner.lm_head.weight") == "the model's output embeddings"
 
 
+TAKERS = {
+    "Linear": lambda: nn.Linear(7, 2),
+    "Bilinear, first": lambda: nn.Bilinear(7, 2, 2),
+    "Bilinear, second": lambda: nn.Bilinear(2, 7, 2),
+    "LayerNorm": lambda: nn.LayerNorm(7),
+    "RMSNorm": lambda: nn.RMSNorm(7),
+    "BatchNorm": lambda: nn.BatchNorm1d(7),
+    "InstanceNorm": lambda: nn.InstanceNorm1d(7),
+    "GroupNorm": lambda: nn.GroupNorm(1, 7),
+    "Conv1d": lambda: nn.Conv1d(7, 2, 3),
+    "ConvTranspose1d": lambda: nn.ConvTranspose1d(7, 2, 3),
+    "LSTM": lambda: nn.LSTM(7, 2),
+    "GRUCell": lambda: nn.GRUCell(7, 2),
+    "attention": lambda: nn.MultiheadAttention(7, 1),
+    "attention, keys": lambda: nn.MultiheadAttention(4, 1, kdim=7),
+    "attention, values": lambda: nn.MultiheadAttention(4, 1, vdim=7),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_what_another_module_takes_is_no_head(name):
+    """Seven outputs are hidden where a module of that many inputs stands beside them."""
+    assert roles(nn.ModuleList([nn.Linear(3, 7), TAKERS[name]()]))["0.weight"] == HIDDEN
+    assert roles(nn.ModuleList([nn.Linear(3, 8), TAKERS[name]()]))["0.weight"] == HEAD
+
+
 def test_fsdp1_is_refused_with_the_remedy():
     class FlatParameter(nn.Parameter):
         """Named as the one of torch.distributed.fsdp, which needs a process group."""
@@ -473,6 +499,11 @@ class TestOverride:
     )
     def test_refuses(self, given, message):
         with pytest.raises(ValueError, match=message):
+            pg.param_groups(TwoHeads(), roles=given)
+
+    @pytest.mark.parametrize("given", ["head", [("policy.*", HEAD)]], ids=str)
+    def test_refuses_what_is_no_mapping(self, given):
+        with pytest.raises(TypeError, match="roles must map patterns to roles, got"):
             pg.param_groups(TwoHeads(), roles=given)
 
     def test_a_frozen_parameter_is_no_match(self):

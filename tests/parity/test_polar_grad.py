@@ -256,3 +256,51 @@ def test_accumulated_micro_batches_are_one_batch():
             optimizer.step()
         results.append(w.detach())
     close(*results)
+
+
+def orthogonal(n, seed):
+    return torch.linalg.qr(randn((n, n), seed)).Q
+
+
+@pytest.mark.parametrize("method", ["svd", "qdwh", "newton_schulz", "polar_express"])
+@pytest.mark.parametrize("order", ["momentum-first", "polar-first"])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_rotated_gradients_give_rotated_steps(method, order, shape):
+    """step(Q G R) = Q step(G) R for orthogonal Q and R: no basis is special."""
+    q, r = orthogonal(shape[0], 1), orthogonal(shape[1], 2)
+    gradients = [randn(shape, 3 + k) for k in range(4)]
+
+    def way(rows):
+        return trajectory(
+            lambda p: pg.PolarGrad(p, lr=LR, order=order, nesterov=True, method=method),
+            [torch.zeros(shape, dtype=torch.float64)],
+            [[g] for g in rows],
+        )[0]
+
+    close(way([q @ g @ r for g in gradients]), q @ way(gradients) @ r)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0, 1.99])
+def test_a_step_below_two_over_l_r_decreases_a_smooth_function(share):
+    """f(X) = ½‖AX − B‖² is L-smooth with L = σ₁(A)², and PolarGrad's factor has the rank r.
+
+    f(X⁺) ≤ f(X) − γ(1 − γLr/2)‖G‖*², as ⟨G, U⟩ = ‖G‖* and ‖U‖² = r.
+    """
+    a, b = randn((20, 6), 1), randn((20, 4), 2)
+    x = nn.Parameter(torch.zeros(6, 4, dtype=torch.float64))
+    smoothness = torch.linalg.matrix_norm(a, 2).item() ** 2
+    lr = share / (smoothness * 4)
+    optimizer = pg.PolarGrad([x], lr=lr, momentum=0.0, method="svd")
+
+    def loss():
+        optimizer.zero_grad()
+        value = 0.5 * (a @ x - b).square().sum()
+        value.backward()
+        return value.item()
+
+    value = optimizer.step(loss)
+    for _ in range(30):
+        _, norm = polar_and_norm(x.grad)
+        after = optimizer.step(loss)
+        assert after <= value - lr * (1 - lr * smoothness * 4 / 2) * norm.item() ** 2 + 1e-12
+        value = after

@@ -155,6 +155,8 @@ class MatrixOptimizer(Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
+        if "params" not in param_group:
+            raise ValueError(f"param_group must have params, got {', '.join(param_group)}")
         group = dict(param_group)
         check_ordered(group["params"])
         if not isinstance(group["params"], Tensor):

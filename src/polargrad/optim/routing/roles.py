@@ -82,6 +82,8 @@ def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Ass
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(roles, Mapping | None):
+        raise TypeError(f"roles must map patterns to roles, got {roles!r}")
     heads = find_heads(model)
     found = []
     for uses in _trainable(model):
