@@ -1,10 +1,10 @@
 """Which role every parameter of a model gets: golden tables, and what must not change them."""
 
 import collections
-import copy
 
 import pytest
 import torch
+from small_models import GPT, Block, Classifier, LayerScale, TwoHeads, gpt2, qwen2
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -18,66 +18,6 @@ SPLIT_3 = {"kind": "split", "parts": 3}
 SPLIT_4 = {"kind": "split", "parts": 4}
 FLATTEN = {"kind": "flatten"}
 TRANSPOSED = {"kind": "whole", "transpose": True}
-
-
-class Block(nn.Module):
-    """Attention with grouped keys and values, and a feed-forward part, without any norm."""
-
-    def __init__(self, width=16, inner=64):
-        super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, width // 2)
-        self.output = nn.Linear(width, width)
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-
-
-class GPT(nn.Module):
-    """A small language model in plain torch. Its vocabulary is as wide as its feed-forward part."""
-
-    def __init__(self, *, tied, layers=2, vocabulary=64, width=16, head_first=False):
-        super().__init__()
-        if head_first:
-            self.head = nn.Linear(width, vocabulary, bias=False)
-        self.tokens = nn.Embedding(vocabulary, width)
-        self.positions = nn.Embedding(8, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        if not head_first:
-            self.head = nn.Linear(width, vocabulary, bias=False)
-        if tied:
-            self.head.weight = self.tokens.weight
-
-
-class Classifier(nn.Module):
-    """An encoder with as many positions as its feed-forward part is wide."""
-
-    def __init__(self):
-        super().__init__()
-        self.tokens = nn.Embedding(30, 16)
-        self.positions = nn.Embedding(64, 16)
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
-        self.head = nn.Linear(16, 5)
-
-
-class LayerScale(nn.Module):
-    """A residual branch with one learned factor a channel, as an image sees it: (C, 1, 1)."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 8, 3)
-        self.gamma = nn.Parameter(torch.ones(8, 1, 1))
-        self.head = nn.Linear(8, 5)
-
-
-class TwoHeads(nn.Module):
-    """A policy and a value function on one trunk."""
-
-    def __init__(self):
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
-        self.policy = nn.Linear(16, 4)
-        self.value = nn.Linear(16, 1)
 
 
 def roles(model):
@@ -97,32 +37,6 @@ def roles(model):
 def block(prefix):
     parts = ("query", "key_value", "output", "up", "down")
     return {f"{prefix}.{part}.weight": HIDDEN for part in parts}
-
-
-def qwen2(layers=1, tie=False):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tie,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return Qwen2ForCausalLM(config)
-
-
-def gpt2():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=8, **ends)
-    )
 
 
 GPT_BLOCKS = {**block("blocks.0"), **block("blocks.1")}
@@ -461,59 +375,3 @@ def test_fsdp1_is_refused_with_the_remedy():
     model.weight = FlatParameter(torch.zeros(9))
     with pytest.raises(ValueError, match=r"weight is a FlatParameter.*fully_shard"):
         pg.param_groups(model)
-
-
-class TestOverride:
-    """roles=, the user's own word."""
-
-    def test_the_first_match_wins(self):
-        found = assign(TwoHeads(), {"policy.weight": HIDDEN, "*.weight": OTHER})
-        table = {a.name: a.role for a in found if a.name.endswith("weight")}
-        assert table.pop("policy.weight") == HIDDEN
-        assert set(table.values()) == {OTHER}
-
-    def test_it_says_so(self):
-        found = {a.name: a.reason for a in assign(TwoHeads(), {"policy.*": OTHER})}
-        assert found["policy.weight"] == "roles['policy.*']"
-
-    def test_a_grouped_convolution_as_one_matrix(self):
-        model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Linear(4, 2))
-        (a,) = (a for a in assign(model, {"0.weight": CONVOLUTION}) if a.name == "0.weight")
-        assert (a.role, a.view, a.rule) == (CONVOLUTION, FLATTEN, "matrix")
-
-    def test_a_fused_matrix_keeps_its_parts(self):
-        model = nn.MultiheadAttention(8, 2)
-        (a,) = (a for a in assign(model, {"in_proj*ght": HIDDEN}) if a.name == "in_proj_weight")
-        assert a.view == SPLIT_3
-
-    @pytest.mark.parametrize(
-        ("given", "message"),
-        [
-            ({"polic.weight": HEAD}, "'polic.weight' matches no trainable parameter"),
-            ({"*": OTHER, "policy.*": HEAD}, "'policy.*' matches no .* earlier"),
-            ({"policy.weight": "heads"}, "'policy.weight' must be one of hidden.*got 'heads'"),
-            ({"policy.bias": HIDDEN}, r"policy.bias of shape \(4,\) a hidden matrix"),
-            ({"policy.bias": CONVOLUTION}, r"policy.bias of shape \(4,\) a convolution"),
-        ],
-        ids=str,
-    )
-    def test_refuses(self, given, message):
-        with pytest.raises(ValueError, match=message):
-            pg.param_groups(TwoHeads(), roles=given)
-
-    @pytest.mark.parametrize("given", ["head", [("policy.*", HEAD)]], ids=str)
-    def test_refuses_what_is_no_mapping(self, given):
-        with pytest.raises(TypeError, match="roles must map patterns to roles, got"):
-            pg.param_groups(TwoHeads(), roles=given)
-
-    def test_a_frozen_parameter_is_no_match(self):
-        model = TwoHeads()
-        model.policy.weight.requires_grad_(False)
-        with pytest.raises(ValueError, match="matches no trainable parameter"):
-            pg.param_groups(model, roles={"policy.weight": HEAD})
-
-    def test_the_model_is_not_changed(self):
-        model = TwoHeads()
-        before = copy.deepcopy(model.state_dict())
-        pg.param_groups(model, roles={"policy.*": OTHER})
-        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
