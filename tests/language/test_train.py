@@ -290,14 +290,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(settings, tmp_path, monkeypatch
     assert [record["step"] for record in records(out)] == [0, 1, 2, 3, 4]
 
 
-def test_a_diverging_run_never_leaves_a_broken_checkpoint(settings, tmp_path):
-    """Every checkpoint on the way is of finite parameters, at a learning rate that is absurd."""
-    with pytest.raises(NonFiniteError, match=r"became (nan|inf) at step \d+, where lr was"):
-        train(settings(lr=1e38, checkpoint_every=1, eval_every=100, steps=50))
-    path = tmp_path / "out" / "checkpoint.pt"
-    if path.exists():
-        state = torch.load(path, weights_only=True)["model"]
-        assert all(parameter.isfinite().all() for parameter in state.values())
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_model_never_replaces_a_good_checkpoint(settings, tmp_path, monkeypatch, value):
+    """The fifth step breaks one parameter; no loss has been computed with it yet."""
+    step = torch.optim.AdamW.step
+    steps = itertools.count(1)
+
+    def step_and_break(optimizer, *arguments):
+        step(optimizer, *arguments)
+        if next(steps) == 5:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][7].view(-1)[3] = value
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step_and_break)
+    with pytest.raises(NonFiniteError, match=rf"largest parameter became {value} at step 5"):
+        train(settings(checkpoint_every=1, eval_every=100))
+    contents = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert contents["step"] == 4
+    assert all(parameter.isfinite().all() for parameter in contents["model"].values())
+
+
+def test_a_learning_rate_that_is_far_too_large_is_named(settings):
+    with pytest.raises(NonFiniteError, match=r"at step \d, where lr was .*lr=1e\+38.*smaller lr"):
+        train(settings(lr=1e38))
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(settings):

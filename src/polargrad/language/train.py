@@ -261,8 +261,9 @@ class _Run:
     def _save(self, records: RecordWriter, path: Path) -> None:
         """Write a checkpoint, unless it would replace a good one by a broken one."""
         lr = self.optimizer.param_groups[0]["lr"]
-        largest = max(float(p.detach().abs().max()) for p in self.model.parameters())
-        self._require_finite("largest parameter", largest, step=self.step, lr=lr)
+        # Torch's max, unlike Python's, is undefined when any of its arguments is.
+        largest = torch.stack([p.detach().abs().max() for p in self.model.parameters()]).max()
+        self._require_finite("largest parameter", largest.item(), step=self.step, lr=lr)
         records.sync()
         save_checkpoint(
             path,
