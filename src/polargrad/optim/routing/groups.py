@@ -42,7 +42,7 @@ def param_groups(
         Groups for ``polargrad.PolarGrad`` or ``polargrad.Muon``, with parameter names.
 
     Raises:
-        TypeError: if ``model`` is not a module.
+        TypeError: if ``model`` is not a module, or ``roles`` no mapping.
         ValueError: if the model has no hidden matrix, a pattern matches nothing, or a role is
             unknown.
 

@@ -71,7 +71,7 @@ def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Ass
             keys of ``ROLES``; the first match wins.
 
     Raises:
-        TypeError: if ``model`` is not a module.
+        TypeError: if ``model`` is not a module, or ``roles`` no mapping.
         ValueError: for a pattern that matches no parameter, an unknown role, or a matrix role for
             something that is not a matrix.
 
