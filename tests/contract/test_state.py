@@ -297,3 +297,18 @@ def test_loading_takes_nothing_from_the_saved_dict(model, set_gradients):
     assert all(
         torch.equal(state["state"][i][k], v) for i, s in kept["state"].items() for k, v in s.items()
     )
+
+
+def test_a_loaded_momentum_is_a_copy():
+    """Steps after a load do not change the state that was loaded."""
+    p = torch.nn.Parameter(torch.eye(3))
+    optimizer = pg.PolarGrad([p], lr=0.1)
+    p.grad = torch.eye(3)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    kept = saved["state"][0]["momentum_buffer"].clone()
+    other = pg.PolarGrad([torch.nn.Parameter(torch.eye(3))], lr=0.1)
+    other.load_state_dict(saved)
+    other.param_groups[0]["params"][0].grad = torch.ones(3, 3)
+    other.step()
+    assert torch.equal(saved["state"][0]["momentum_buffer"], kept)

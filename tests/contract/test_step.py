@@ -267,6 +267,26 @@ class TestDecay:
         torch.testing.assert_close(matrix, torch.full_like(matrix, 2 * (1 - 0.125) ** 6))
         assert torch.equal(vector, torch.full_like(vector, 2.0))  # for matrices alone
 
+    def test_decay_per_step_never_turns_a_sign(self):
+        """A schedule that raises lr too far is refused before any group changes."""
+        first, second = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+        optimizer = pg.PolarGrad([{"params": [first]}], lr=1.0, momentum=0.5)
+        optimizer.add_param_group({"params": [second], "decay_per_step": 0.25})
+        first.grad, second.grad = torch.eye(2), torch.eye(2)
+        optimizer.param_groups[1]["lr"] = 4.0
+        with pytest.raises(ValueError, match=r"decay_per_step=0.25 with lr=4.0, raised from 1.0"):
+            optimizer.step()
+        assert torch.equal(first, torch.ones(2, 2))
+        assert torch.equal(second, torch.ones(2, 2))
+        assert not optimizer.state
+        optimizer.param_groups[1]["lr"] = 2.0
+        optimizer.step()
+        assert optimizer.state
+
+    def test_decay_per_step_needs_an_initial_lr(self):
+        with pytest.raises(ValueError, match=r"decay_per_step=0.1 .* above 0 then, got lr=0.0"):
+            pg.PolarGrad([torch.nn.Parameter(torch.eye(2))], lr=0.0, decay_per_step=0.1)
+
     def test_decay_per_step_follows_the_schedule(self):
         """With warmup too: the initial lr is that of the constructor, not the scheduler's first."""
         params = self.params()

@@ -1,5 +1,6 @@
 """Parameters of any shape: routing never crashes, never routes twice, and a step keeps shapes."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ def test_each_parameter_has_exactly_one_role(shapes):
         assert (a.rule == "matrix") == rows_and_columns
 
 
+@pytest.mark.filterwarnings("ignore:.*taken as hidden:UserWarning")
 @any_shapes
 @given(SHAPES, st.sampled_from(["momentum-first", "polar-first"]))
 def test_a_step_keeps_shapes_and_moves_what_has_entries(shapes, order):

@@ -21,7 +21,7 @@ from polargrad.optim.group_options import (
     named_parameters,
     split_by_rule,
 )
-from polargrad.optim.matrix import BUFFER, matrix_update
+from polargrad.optim.matrix import BUFFER, decay_factor, matrix_update
 from polargrad.optim.vector import adamw_update
 
 __all__ = ["MatrixOptimizer"]
@@ -201,7 +201,9 @@ class MatrixOptimizer(Optimizer):
         elif not bool(finite):
             self._skipped = self._skipped + 1
             return loss
-        for group, params in zip(self.param_groups, active, strict=True):
+        # All that can still be refused is refused before the first group changes.
+        decays = [decay_factor(g) if g["rule"] == "matrix" else None for g in self.param_groups]
+        for group, params, decay in zip(self.param_groups, active, decays, strict=True):
             if not params:
                 continue
             if group["rule"] == "adamw":
@@ -211,7 +213,7 @@ class MatrixOptimizer(Optimizer):
                 views = [
                     v for p, v in zip(group["params"], group["views"], strict=True) if id(p) in kept
                 ]
-                matrix_update(group, params, views, self.state, gate)
+                matrix_update(group, params, views, self.state, gate, decay)
         return loss
 
     def _active(self, group: dict[str, Any]) -> list[Tensor]:
@@ -281,7 +283,7 @@ class MatrixOptimizer(Optimizer):
             for key, value in state_dict["state"].get(saved_id, {}).items():
                 if key == BUFFER:
                     dtype = working_dtype(parameter.dtype)
-                    self.state[parameter][key] = value.to(parameter.device, dtype)
+                    self.state[parameter][key] = value.to(parameter.device, dtype, copy=True)
                 elif key == "step":
                     self.state[parameter][key] = value.to(parameter.device)
 

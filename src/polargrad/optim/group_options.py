@@ -184,6 +184,11 @@ def check_matrix_options(options: dict[str, Any]) -> None:
 
 def _check_shrinking(group: Mapping[str, Any]) -> None:
     """Raise ValueError for a decay that was meant for the learning rate of another optimizer."""
+    if group["decay_per_step"] and not group["base_lr"]:
+        raise ValueError(
+            f"decay_per_step={group['decay_per_step']} is a decay at the initial lr, which must be "
+            f"above 0 then, got lr={group['lr']}"
+        )
     shrink = float(group["lr"]) * group["weight_decay"]
     if group["magnitude"] == "nuclear" and shrink >= LARGEST_DECAY_A_STEP:
         raise ValueError(

@@ -28,9 +28,11 @@ def matrix_update(
     views: list[View],
     state: Any,
     gate: Tensor | None,
+    decay: Tensor | float | None,
 ) -> None:
     """Step the parameters in ``params``, which all have gradients, with the options of ``group``.
 
+    ``decay`` is the factor that decay leaves of a parameter (:func:`decay_factor`).
     ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
     keep every bit, and nothing waits for the device to tell.
     """
@@ -62,7 +64,6 @@ def matrix_update(
             _times(v, u, [scale for _, scale in mine])
             for v, u, mine in zip(views, smooth, own, strict=True)
         ]
-    decay = _decay(group)
     for p, delta in zip(params, joined, strict=True):
         if gate is None:
             if decay is not None:
@@ -117,12 +118,24 @@ def _times(view: View, u: Tensor, scales: list[Tensor]) -> Tensor:
     return join(view, [part * s for part, s in zip(parts, scales, strict=True)], u.shape)
 
 
-def _decay(group: dict[str, Any]) -> Tensor | float | None:
-    """The factor (1 − γλ)(1 − λ'γ/γ₀) that decay leaves of a parameter, None for no decay."""
+def decay_factor(group: dict[str, Any]) -> Tensor | float | None:
+    """Return the factor (1 − γλ)(1 − λ'γ/γ₀) that decay leaves of a matrix, None for no decay.
+
+    Raises:
+        ValueError: if a schedule has raised lr so far that λ'γ/γ₀ is 1 or more, which would turn
+            the sign of every entry. (A tensor lr is not looked at: that would wait for its device.)
+    """
     if not group["weight_decay"] and not group["decay_per_step"]:
         return None
     lr = group["lr"]
     factor: Tensor | float = 1.0 - lr * group["weight_decay"]
-    if group["decay_per_step"] and group["base_lr"]:
-        factor = factor * (1.0 - group["decay_per_step"] * lr / group["base_lr"])
+    if group["decay_per_step"]:
+        shrink = group["decay_per_step"] * lr / group["base_lr"]
+        if not isinstance(shrink, Tensor) and shrink >= 1.0:
+            raise ValueError(
+                f"decay_per_step={group['decay_per_step']} with lr={lr}, raised from "
+                f"{group['base_lr']}, would shrink matrices by the factor 1 − {shrink:.3g}: give a "
+                "smaller decay_per_step, or the schedule's largest lr at construction"
+            )
+        factor = factor * (1.0 - shrink)
     return factor

@@ -36,7 +36,8 @@ def adamw_update(
         [state[p]["exp_avg_sq"] for p in params],
         [],
         [state[p]["step"] for p in params],
-        fused=gate is not None,
+        # The fused kernel reads a gate, and on a GPU its step counter, without a word to the host.
+        fused=gate is not None or params[0].device.type != "cpu",
         found_inf=None if gate is None else gate.logical_not().float(),
         amsgrad=False,
         beta1=beta1,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from polargrad.linalg.coefficients import CLASSIC_CUBIC, MUON_QUINTIC, Triple
-from polargrad.linalg.methods.polynomial import iterate
+from polargrad.linalg.methods.polynomial import check_steps, iterate
 
 NAMED: dict[str, Triple] = {"cubic": CLASSIC_CUBIC, "quintic": MUON_QUINTIC}
 
@@ -59,8 +59,7 @@ class NewtonSchulz:
     complex_input: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        check_steps(self.steps)
         if self.eps is not None and not self.eps >= 0.0:
             raise ValueError(f"eps must be None or at least 0, got {self.eps}")
         if isinstance(self.coefficients, str):

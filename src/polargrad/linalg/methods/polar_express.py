@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from polargrad.linalg.coefficients import POLAR_EXPRESS, Triple, deviation
-from polargrad.linalg.methods.polynomial import BOUNDS, Bound, iterate
+from polargrad.linalg.methods.polynomial import BOUNDS, Bound, check_steps, iterate
 
 # The list is made for singular values of at least this share of the bound.
 LOWER = 1e-3
@@ -61,8 +61,7 @@ class PolarExpress:
     scale_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        check_steps(self.steps)
         if self.bound not in BOUNDS:
             raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {self.bound!r}")
         if not self.safety >= 1.0:

@@ -14,6 +14,14 @@ Bound = Literal["frobenius", "schatten4"]
 BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
 
 
+def check_steps(steps: int) -> None:
+    """Raise unless ``steps`` is a whole number of at least 1."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps must be an int, got {steps!r}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+
 def iterate(
     x: Tensor,
     polynomials: Sequence[Triple],

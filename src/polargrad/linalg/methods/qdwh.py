@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.precision import rank_cutoff
 
 # Above this weight the Gram matrix would lose too much of the small singular values, and a step
@@ -35,11 +36,11 @@ class QDWH:
 
     Exact for any condition number, from QR and Cholesky factorizations and products alone: choose
     it where an SVD is slow (GPU). Without a budget it takes as many steps as the lower bound
-    needs, known beforehand: four in float32 (two QR, two Cholesky), six in float64 (two and four); then
-    directions with :math:`\sigma_i \le \tau\sigma_1` (see :class:`SVD`) are set to zero, which
-    costs one Cholesky factorization more, one look at its success (a host synchronization), and an
-    eigendecomposition for rank-deficient matrices alone. With a budget of ``steps`` nothing is
-    synchronized, nothing is set to zero, and the result may be inexact.
+    needs, known beforehand: four in float32 (two QR, two Cholesky), six in float64 (two QR, four
+    Cholesky); then directions with :math:`\sigma_i \le \tau\sigma_1` (see :class:`SVD`) are set to
+    zero, which costs one Cholesky factorization more, one look at its success (a host
+    synchronization), and an eigendecomposition for rank-deficient matrices alone. With a budget of
+    ``steps`` nothing is synchronized, nothing is set to zero, and the result may be inexact.
 
     Cost: a QR step 6 m n² + (8/3) n³ flops, a Cholesky step 4 m n² + n³/3.
 
@@ -71,8 +72,8 @@ class QDWH:
     scale_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be None or at least 1, got {self.steps}")
+        if self.steps is not None:
+            check_steps(self.steps)
         if self.lower_bound is not None and not 0.0 < self.lower_bound <= 1.0:
             raise ValueError(f"lower_bound must be None or in (0, 1], got {self.lower_bound}")
 

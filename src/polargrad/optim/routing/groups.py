@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,9 @@ def param_groups(
     Returns:
         Groups for ``polargrad.PolarGrad`` or ``polargrad.Muon``, with parameter names.
 
+    Warns:
+        UserWarning: if matrices of module types not known here are taken as hidden matrices.
+
     Raises:
         TypeError: if ``model`` is not a module, or ``roles`` no mapping.
         ValueError: if the model has no hidden matrix, a pattern matches nothing, or a role is
@@ -61,6 +65,7 @@ def param_groups(
             f"model has no hidden matrix among its {len(assignments)} trainable parameters "
             f"({seen or 'none'}): use torch.optim.AdamW, or name one with roles="
         )
+    _warn_of_guesses(matrices)
     groups = [_group("matrix", matrices)]
     if others:
         group = _group("adamw", others)
@@ -73,6 +78,19 @@ def param_groups(
         group.update({key: value for key, value in given.items() if value is not None})
         groups.append(group)
     return groups
+
+
+def _warn_of_guesses(matrices: list[Assignment]) -> None:
+    """Warn of matrices in modules of unknown types: one might be a table of positions, say."""
+    guessed = [a for a in matrices if a.role == "unknown matrix"]
+    if guessed:
+        names = ", ".join(a.name for a in guessed[:4]) + (", …" if len(guessed) > 4 else "")
+        warnings.warn(
+            f"{names}: 2-D parameters of modules whose types are not known here, taken as hidden "
+            f"matrices ({len(guessed)} of {len(matrices)}). Say what they are: "
+            f"param_groups(model, roles={{{guessed[0].name!r}: 'hidden matrix'}})",
+            stacklevel=3,
+        )
 
 
 def _group(rule: str, assignments: list[Assignment]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ __all__ = ["ROLES", "Assignment", "assign"]
 ROLES: dict[str, str] = {
     "hidden matrix": "matrix",
     "convolution": "matrix",
+    "unknown matrix": "matrix",
     "embedding": "adamw",
     "head": "adamw",
     "tied embedding": "adamw",
@@ -178,7 +179,7 @@ def _by_module(use: Use, parameter: Tensor) -> tuple[str, View, str]:
         return "hidden matrix", {**WHOLE, "transpose": True}, f"{kind}: stored (inputs, outputs)"
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase):
         return "hidden matrix", WHOLE, kind
-    return "hidden matrix", WHOLE, f"2-D parameter of {kind}, a type not known here"
+    return "unknown matrix", WHOLE, f"2-D parameter of {kind}, a type not known here"
 
 
 def _override(found: list[Assignment], roles: Mapping[str, str]) -> list[Assignment]:
