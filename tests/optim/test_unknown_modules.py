@@ -8,7 +8,6 @@ from torch import nn
 
 import polargrad as pg
 
-
 KNOWN = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
 
 
