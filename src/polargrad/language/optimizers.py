@@ -31,8 +31,8 @@ class Defaults:
 
 # Preset tiny on the standard library, 400 steps, seed 0: the best of benchmarks/tiny_sweep.py.
 DEFAULTS = {
-    "polargrad": Defaults(lr=3e-2, vector_lr=1e-3),
-    "muon": Defaults(lr=1e-2, vector_lr=1e-3),
+    "polargrad": Defaults(lr=1e-1, vector_lr=1e-3),
+    "muon": Defaults(lr=2e-2, vector_lr=1e-3),
     "adamw": Defaults(lr=1e-3, vector_lr=None),
 }
 
