@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_import_needs_torch_alone():
-    """In a fresh process: nothing of an extra (tqdm, which torch imports, aside), no process group."""
+    """In a fresh process: no extra (but for tqdm, which torch imports), no process group."""
     code = (
         "import sys, polargrad as pg, torch\n"
         "x = torch.nn.Parameter(torch.eye(3)); x.grad = torch.eye(3)\n"
