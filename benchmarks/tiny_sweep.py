@@ -24,13 +24,20 @@ from polargrad.errors import NonFiniteError
 from polargrad.language import TrainSettings, load_corpus, train
 from polargrad.records import RecordWriter, provenance, read_records
 
-# AdamW updates everything and is swept with both usual values of beta2; in the other two it is the
-# rule of embeddings, head and vectors alone.
-GRID = {
-    ("adamw", 0.95): [3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 3e-3],
-    ("adamw", 0.999): [3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 3e-3],
-    ("muon", 0.95): [3e-3, 5e-3, 1e-2, 2e-2, 4e-2],
-    ("polargrad", 0.95): [1e-2, 3e-2, 6e-2, 1e-1, 2e-1],
+# Optimizer, beta2 of AdamW, its learning rate for embeddings, head and vectors (None: as lr), and
+# the learning rates of the rest. AdamW is swept with both usual values of beta2.
+Row = tuple[str, float, float | None]
+GRID: dict[Row, list[float]] = {
+    ("adamw", 0.95, None): [3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 3e-3],
+    ("adamw", 0.999, None): [3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 3e-3],
+    ("adamw", 0.999, 3e-3): [5e-4, 1e-3, 2e-3],
+    ("adamw", 0.999, 1e-2): [1e-3],
+    ("muon", 0.95, 1e-3): [3e-3, 5e-3, 1e-2, 2e-2, 4e-2],
+    ("muon", 0.95, 3e-3): [1e-2, 2e-2, 4e-2],
+    ("muon", 0.95, 1e-2): [2e-2],
+    ("polargrad", 0.95, 1e-3): [1e-2, 3e-2, 6e-2, 1e-1, 2e-1],
+    ("polargrad", 0.95, 3e-3): [3e-2, 6e-2, 1e-1, 2e-1],
+    ("polargrad", 0.95, 1e-2): [6e-2, 1e-1],
 }
 SWEEP_SEED = 0
 SEEDS = [1, 2, 3]
@@ -42,15 +49,20 @@ class Run:
 
     optimizer: str
     beta2: float
+    vector_lr: float | None
     lr: float
     seed: int
     steps: int
 
     @property
+    def row(self) -> Row:
+        return (self.optimizer, self.beta2, self.vector_lr)
+
+    @property
     def folder(self) -> str:
         return (
-            f"{self.optimizer}-beta2_{self.beta2:g}-lr_{self.lr:g}-seed_{self.seed}"
-            f"-steps_{self.steps}"
+            f"{self.optimizer}-beta2_{self.beta2:g}-lr_{self.lr:g}"
+            f"-vector_lr_{_number(self.vector_lr)}-seed_{self.seed}-steps_{self.steps}"
         )
 
 
@@ -94,66 +106,78 @@ class Results:
             )
         self.losses[run] = outcome["validation_loss"]
 
-    def swept(self, steps: int) -> dict[tuple[str, float], dict[float, float]]:
-        """The losses of the sweep by optimizer and beta2, then by learning rate."""
-        curves: dict[tuple[str, float], dict[float, float]] = defaultdict(dict)
+    def swept(self, steps: int) -> dict[Row, dict[float, float]]:
+        """The losses of the sweep by row of the grid, then by learning rate."""
+        curves: dict[Row, dict[float, float]] = defaultdict(dict)
         for run, loss in self.losses.items():
             if run.seed == SWEEP_SEED and run.steps == steps:
-                curves[run.optimizer, run.beta2][run.lr] = loss
+                curves[run.row][run.lr] = loss
         return curves
 
 
 def best_points(results: Results, steps: int, *, accept_edges: bool) -> list[Run]:
     """The best run of the sweep for each optimizer, which must not lie on the edge of its grid."""
     curves = results.swept(steps)
-    missing = sorted({optimizer for optimizer, _ in GRID} - {optimizer for optimizer, _ in curves})
+    missing = sorted({row[0] for row in GRID} - {row[0] for row in curves})
     if missing:
         raise SweepError(
             f"no sweep of {', '.join(missing)} with {steps} steps: run --stage sweep first"
         )
     points = []
-    for optimizer in dict.fromkeys(optimizer for optimizer, _ in GRID):
-        _, beta2, lr = min(
-            (loss, beta2, lr)
-            for (name, beta2), curve in curves.items()
-            if name == optimizer
-            for lr, loss in curve.items()
+    for optimizer in dict.fromkeys(row[0] for row in GRID):
+        own = {row: curve for row, curve in curves.items() if row[0] == optimizer}
+        _, row, lr = min(
+            ((loss, row, lr) for row, curve in own.items() for lr, loss in curve.items()),
+            key=lambda point: point[0],
         )
-        rates = sorted(curves[optimizer, beta2])
-        if lr in (rates[0], rates[-1]) and not accept_edges:
-            raise SweepError(
-                f"the best learning rate of {optimizer}, {lr:g}, lies on the edge of its grid "
-                f"{rates}: widen it with --stage sweep --grid {optimizer}=LR,... "
-                "or give --accept-edges"
-            )
-        points.append(Run(optimizer, beta2, lr, SWEEP_SEED, steps))
+        axes = {"lr": (lr, sorted(own[row]))}
+        if row[2] is not None:
+            axes["vector_lr"] = (row[2], sorted(r[2] for r in own if r[2] is not None))
+        for name, (value, grid) in axes.items():
+            if value in (grid[0], grid[-1]) and not accept_edges:
+                raise SweepError(
+                    f"the best {name} of {optimizer}, {value:g}, lies on the edge of its grid "
+                    f"{grid}: widen GRID, or the lr of its rows with --stage sweep "
+                    f"--grid {optimizer}=LR,..., or give --accept-edges"
+                )
+        points.append(Run(*row, lr=lr, seed=SWEEP_SEED, steps=steps))
     return points
+
+
+def _number(value: float | None) -> str:
+    return "lr" if value is None else f"{value:g}"
 
 
 def sweep_table(results: Results, steps: int) -> Iterable[str]:
     """The sweep as Markdown, the best learning rate of each row in bold."""
-    yield f"| optimizer | beta2 | validation loss at lr, {steps} steps, seed {SWEEP_SEED} |"
-    yield "|---|---|---|"
-    for (optimizer, beta2), curve in sorted(results.swept(steps).items()):
+    yield (
+        "| optimizer | beta2 | vector lr "
+        f"| validation loss at lr, {steps} steps, seed {SWEEP_SEED} |"
+    )
+    yield "|---|---|---|---|"
+    order = {row: index for index, row in enumerate(GRID)}
+    rows = sorted(results.swept(steps).items(), key=lambda item: order.get(item[0], len(order)))
+    for (optimizer, beta2, vector_lr), curve in rows:
         best = min(curve.values())
         cells = [
             f"**{lr:g}: {loss:.3f}**" if loss == best else f"{lr:g}: {loss:.3f}"
             for lr, loss in sorted(curve.items())
         ]
-        yield f"| {optimizer} | {beta2:g} | {', '.join(cells)} |"
+        yield f"| {optimizer} | {beta2:g} | {_number(vector_lr)} | {', '.join(cells)} |"
 
 
 def seeds_table(results: Results, points: Iterable[Run]) -> Iterable[str]:
     """Losses of the seeds as Markdown, with mean and sample standard deviation."""
     heads = "".join(f" seed {seed} |" for seed in SEEDS)
-    yield f"| optimizer | beta2 | lr |{heads} mean | deviation |"
-    yield "|---|---|---|" + "---|" * (len(SEEDS) + 2)
+    yield f"| optimizer | beta2 | vector lr | lr |{heads} mean | deviation |"
+    yield "|---|---|---|---|" + "---|" * (len(SEEDS) + 2)
     for point in points:
         losses = [results.losses[run] for run in on_seeds(point)]
         cells = "".join(f" {loss:.4f} |" for loss in losses)
         mean, deviation = statistics.mean(losses), statistics.stdev(losses)
         yield (
-            f"| {point.optimizer} | {point.beta2:g} | {point.lr:g} |{cells} "
+            f"| {point.optimizer} | {point.beta2:g} | {_number(point.vector_lr)} | {point.lr:g} "
+            f"|{cells} "
             f"{mean:.4f} | {deviation:.4f} |"
         )
 
@@ -166,7 +190,7 @@ def on_seeds(point: Run) -> list[Run]:
 def parse_grid(text: str) -> tuple[str, list[float]]:
     """OPTIMIZER=LR,LR,... as the option --grid takes it."""
     optimizer, _, rates = text.partition("=")
-    if optimizer not in {name for name, _ in GRID}:
+    if optimizer not in {row[0] for row in GRID}:
         raise argparse.ArgumentTypeError(f"unknown optimizer {optimizer!r}")
     return optimizer, [float(rate) for rate in rates.split(",")]
 
@@ -193,11 +217,11 @@ def main() -> int:
         results = Results(arguments.out)
         if arguments.stage == "sweep":
             chosen = dict(arguments.grid or [])
-            for (optimizer, beta2), rates in GRID.items():
-                if chosen and optimizer not in chosen:
+            for row, rates in GRID.items():
+                if chosen and row[0] not in chosen:
                     continue
-                for lr in chosen.get(optimizer, rates):
-                    results.add(Run(optimizer, beta2, lr, SWEEP_SEED, arguments.steps))
+                for lr in chosen.get(row[0], rates):
+                    results.add(Run(*row, lr=lr, seed=SWEEP_SEED, steps=arguments.steps))
             table = sweep_table(results, arguments.steps)
         else:
             points = best_points(results, arguments.steps, accept_edges=arguments.accept_edges)

@@ -69,7 +69,6 @@ WRONG = {
     "--optimizer sgd": "unknown optimizer 'sgd': choose from polargrad, muon, adamw",
     "--preset huge": "unknown preset 'huge': choose from tiny",
     "--beta2 1": "beta2 must be at least 0 and less than 1, got 1.0",
-    "--optimizer adamw --vector-lr 1": "vector_lr=1.0 has no meaning for adamw",
     "--data /no/such/file": "data is '/no/such/file', which does not exist",
     "--resume": "nothing to resume",
     "--resume --overwrite": "resume and overwrite exclude each other",

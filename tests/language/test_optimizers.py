@@ -12,8 +12,6 @@ from polargrad.language.presets import build_model
 
 def build(model, name, **changes):
     given = {"lr": 0.5, "vector_lr": 0.25, "beta2": 0.9, "weight_decay": 0.0}
-    if name == "adamw":
-        given["vector_lr"] = None
     return build_optimizer(model, name, **{**given, **changes})
 
 
@@ -32,7 +30,11 @@ def rates(optimizer):
     return {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
 
 
-@pytest.mark.parametrize("name", ["muon", "polargrad"])
+def test_adamw_has_one_rate_unless_it_is_given_two(model):
+    assert set(rates(build(model, "adamw", vector_lr=None)).values()) == {0.5}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_matrices_take_lr_and_the_rest_vector_lr(model, name):
     found = rates(build(model, name))
     for parameter_name, parameter in model.named_parameters():

@@ -23,7 +23,6 @@ REFUSED = [
     ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
     ({"lr": float("nan")}, "lr must be positive and finite, got nan"),
     ({"vector_lr": float("inf")}, "vector_lr must be positive and finite, got inf"),
-    ({"optimizer": "adamw", "vector_lr": 1e-3}, "vector_lr=0.001 has no meaning for adamw"),
     ({"beta2": 1.0}, "beta2 must be at least 0 and less than 1, got 1.0"),
     ({"beta2": -0.1}, "beta2 must be at least 0 and less than 1, got -0.1"),
     ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),

@@ -30,7 +30,7 @@ VECTOR_LR = tyro.conf.arg(
         for name, defaults in DEFAULTS.items()
         if defaults.vector_lr is not None
     )
-    + ")",
+    + ", adamw as --lr)",
 )
 DATA = tyro.conf.arg(
     metavar="PATH", help_behavior_hint="(default: the source of the Python standard library)"
@@ -59,7 +59,7 @@ class Train:
     lr: Annotated[float | None, LR] = None
     """Learning rate."""
     vector_lr: Annotated[float | None, VECTOR_LR] = None
-    """Learning rate of AdamW for embeddings, head and vectors; not for adamw."""
+    """Learning rate of AdamW for embeddings, head and vectors."""
     beta2: float = 0.95
     """Second beta of AdamW."""
     weight_decay: float = 0.0

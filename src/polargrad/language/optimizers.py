@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,8 +22,7 @@ class Defaults:
 
     Args:
         lr: the learning rate; of the matrices, where they have a rule of their own.
-        vector_lr: the learning rate of AdamW for embeddings, head and vectors; None where one
-            rule updates everything.
+        vector_lr: the learning rate of AdamW for embeddings, head and vectors; None for ``lr``.
     """
 
     lr: float
@@ -48,7 +48,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimizer ``name`` for all parameters of ``model``.
 
-    ``adamw`` updates everything with ``torch.optim.AdamW``. ``muon`` and ``polargrad`` update the
+    ``adamw`` updates everything with ``torch.optim.AdamW``: at ``lr``, or, given a ``vector_lr``,
+    hidden matrices at ``lr`` and the rest at ``vector_lr``. ``muon`` and ``polargrad`` update the
     hidden matrices with momentum 0.95 and Nesterov's correction, and embeddings, head and vectors
     with AdamW at ``vector_lr``. Betas of AdamW are (0.9, ``beta2``) everywhere, and the decoupled
     ``weight_decay`` applies to every parameter.
@@ -58,13 +59,19 @@ def build_optimizer(
     """
     if name not in DEFAULTS:
         raise ValueError(f"unknown optimizer {name!r}: choose from {', '.join(DEFAULTS)}")
-    if name == "adamw":
-        betas = (VECTOR_BETA1, beta2)
-        return torch.optim.AdamW(
-            model.parameters(), lr=lr, betas=betas, eps=VECTOR_EPS, weight_decay=weight_decay
-        )
     from polargrad.optim import Muon, PolarGrad, param_groups
 
+    if name == "adamw":
+        params: Any = model.parameters()
+        if vector_lr is not None:
+            params = [
+                {"params": g["params"], "lr": lr if g["rule"] == "matrix" else vector_lr}
+                for g in param_groups(model)
+            ]
+        betas = (VECTOR_BETA1, beta2)
+        return torch.optim.AdamW(
+            params, lr=lr, betas=betas, eps=VECTOR_EPS, weight_decay=weight_decay
+        )
     groups = param_groups(
         model,
         vector_lr=vector_lr,

@@ -26,8 +26,8 @@ class TrainSettings:
         preset: name of the model and its batches, or a :class:`~polargrad.language.Preset`.
         seed: seed of the initial parameters and of the batches, 0 to 2³² − 1.
         lr: learning rate; None takes the optimizer's default.
-        vector_lr: learning rate of embeddings, head and vectors with polargrad and muon; None
-            takes the default. AdamW has one learning rate for everything.
+        vector_lr: learning rate of embeddings, head and vectors; None takes the optimizer's
+            default, which for adamw is ``lr``.
         beta2: second beta of AdamW, in [0, 1).
         weight_decay: decoupled weight decay, for every parameter.
         data: a UTF-8 text file or a folder of them; None takes the Python standard library.
@@ -73,11 +73,6 @@ class TrainSettings:
             value = getattr(self, name)
             allowed = value is None or (math.isfinite(value) and value > 0)
             _require(name, value, allowed, "positive and finite")
-        if self.vector_lr is not None and DEFAULTS[self.optimizer].vector_lr is None:
-            raise ValueError(
-                f"vector_lr={self.vector_lr} has no meaning for {self.optimizer}, which updates "
-                "everything with lr: leave it out"
-            )
         _require("beta2", self.beta2, 0 <= self.beta2 < 1, "at least 0 and less than 1")
         _require(
             "weight_decay",
