@@ -135,3 +135,20 @@ def test_smoothing_and_logarithms():
     kept = positive([1.0, 0.0, -1.0, float("inf"), float("nan")])
     assert kept[0] == 1.0
     assert all(value != value for value in kept[1:])
+
+
+@pytest.mark.slow
+def test_published_end_of_polargrad_and_muon():
+    """4000 steps: PolarGrad goes on to 5.5e-3, Muon stays at its plateau of 7.5e4."""
+    problem, start = MatrixQuadraticRegression.published(42)
+    for name, tolerance in (("polargrad", 0.05), ("muon-qdwh", 0.15)):
+        (run,) = (run for run in FULL.runs if run.name == name)
+        *_, last = descend(
+            run,
+            start,
+            gradient=problem.gradient,
+            measure=lambda X: {"gap": problem.gap(X)},
+            steps=4000,
+            every=4000,
+        )
+        assert last["gap"] == pytest.approx(PUBLISHED[name][4000], rel=tolerance)
