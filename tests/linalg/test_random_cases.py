@@ -38,6 +38,10 @@ def draw(seed):
 
 def check(seed, method):
     a, rank = draw(seed)
+    noise = torch.linalg.svdvals(double(a))
+    noise = (noise / noise[..., :1].clamp(min=1e-300))[..., rank:]
+    if (noise > 0.3 * min(a.shape[-2:]) ** 0.5 * eps(a.dtype)).any():
+        return  # rounding of the entries has put a σ next to the cutoff: it may go either way
     result = pg.polar(a, method=method)
     out = torch.linalg.svdvals(double(result.U))
     e = eps(a.dtype)

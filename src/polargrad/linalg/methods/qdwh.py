@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.methods.polynomial import check_steps
+from polargrad.linalg.methods.svd import SVD
 from polargrad.linalg.precision import rank_cutoff
 
 # Above this weight the Gram matrix would lose too much of the small singular values, and a step
@@ -37,10 +38,9 @@ class QDWH:
     Exact for any condition number, from QR and Cholesky factorizations and products alone: choose
     it where an SVD is slow (GPU). Without a budget it takes as many steps as the lower bound
     needs, known beforehand: four in float32 (two QR, two Cholesky), six in float64 (two QR, four
-    Cholesky); then directions with :math:`\sigma_i \le \tau\sigma_1` (see :class:`SVD`) are set to
-    zero, which costs one Cholesky factorization more, one look at its success (a host
-    synchronization), and an eigendecomposition for rank-deficient matrices alone. With a budget of
-    ``steps`` nothing is synchronized, nothing is set to zero, and the result may be inexact.
+    Cholesky). Then one Cholesky factorization more proves full rank, at a host synchronization; the
+    matrices that fail it get the partial isometry of :class:`SVD`, which alone tells their rank.
+    With a budget of ``steps`` nothing is synchronized or proved, and the result may be inexact.
 
     Cost: a QR step 6 m n² + (8/3) n³ flops, a Cholesky step 4 m n² + n³/3.
 
@@ -100,8 +100,8 @@ class QDWH:
             step = _qr_step if c > LARGEST_CHOLESKY_WEIGHT else _cholesky_step
             u = step(u, a, b, c)
         if self.polish:
-            u = _newton_schulz(u)
-        return u if self.steps is not None else _zero_null_space(x, u)
+            u = 1.5 * u - 0.5 * u @ (u.mH @ u)
+        return u if self.steps is not None else _without_null_space(x, u)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,31 +151,19 @@ def _cholesky_step(x: Tensor, a: float, b: float, c: float) -> Tensor:
     return (b / c) * x + (a - b / c) * solved
 
 
-def _newton_schulz(u: Tensor) -> Tensor:
-    """One cubic step, 3/2 u − 1/2 u uᴴu."""
-    return 1.5 * u - 0.5 * u @ (u.mH @ u)
+def _without_null_space(x: Tensor, u: Tensor) -> Tensor:
+    """Replace u by the partial isometry of an SVD for every x that is not clearly of full rank.
 
-
-def _zero_null_space(x: Tensor, u: Tensor) -> Tensor:
-    """Set u to zero on the directions in which x is zero to rounding.
-
-    Rounding errors there have been blown up to singular values anywhere in [0, 1]. A Cholesky
-    factorization of H − τ‖H‖_F I proves that there are none; where it fails, H's eigenvectors tell.
+    Where x is zero to rounding, rounding errors have been blown up to singular values anywhere in
+    [0, 1]. A Cholesky factorization of H − 10τ‖H‖_F I proves that there is no such direction; a
+    tenfold cutoff, because H itself is known to a few eps ‖H‖ only.
     """
     h = u.mH @ x
     h = 0.5 * (h + h.mH)
-    cutoff = rank_cutoff(x.shape[-1], x.real.dtype)
-    shift = cutoff * torch.linalg.matrix_norm(h)[..., None, None]
+    shift = 10.0 * rank_cutoff(x.shape[-1], x.real.dtype) * torch.linalg.matrix_norm(h)
     identity = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
-    _, info = torch.linalg.cholesky_ex(h - shift * identity)
+    _, info = torch.linalg.cholesky_ex(h - shift[..., None, None] * identity)
     suspect = info != 0
     if not bool(suspect.any()):
         return u
-    sigma, v = torch.linalg.eigh(h[suspect])
-    kept = sigma > cutoff * sigma[..., -1:]
-    projected = ((u[suspect] @ v) * kept.unsqueeze(-2)) @ v.mH
-    # Eigenvectors of a small σ and of the null space mix by an angle of about eps σ₁/σ, at most a
-    # few per cent, and u is no isometry on the latter: three steps bring the range back to 1.
-    for _ in range(3):
-        projected = _newton_schulz(projected)
-    return u.clone().masked_scatter_(suspect[..., None, None], projected)
+    return u.clone().masked_scatter_(suspect[..., None, None], SVD()(x[suspect]))
