@@ -178,7 +178,7 @@ def _apply(chosen: Method, scaled: Tensor, dtype: torch.dtype) -> Tensor:
     tall = scaled.mH if wide else scaled
     single = tall.numel() == tall.shape[-2] * tall.shape[-1]
     flat = tall.reshape(tall.shape[-2:] if single else (-1, *tall.shape[-2:]))
-    factor = chosen(flat.to(dtype)).to(scaled.dtype).reshape(tall.shape)
+    factor = chosen(flat.to(dtype)).U.to(scaled.dtype).reshape(tall.shape)
     return factor.mH if wide else factor
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from polargrad.linalg.coefficients import CLASSIC_CUBIC, MUON_QUINTIC, Triple
+from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.methods.polynomial import check_steps, iterate
 
 NAMED: dict[str, Triple] = {"cubic": CLASSIC_CUBIC, "quintic": MUON_QUINTIC}
@@ -85,6 +86,6 @@ class NewtonSchulz:
         named = self.coefficients
         return (NAMED[named] if isinstance(named, str) else named,) * self.steps
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
-        return iterate(x, self.polynomials, eps=self.eps)
+        return Factor(iterate(x, self.polynomials, eps=self.eps), steps=self.steps)

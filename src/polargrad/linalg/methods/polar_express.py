@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from polargrad.linalg.coefficients import POLAR_EXPRESS, Triple, deviation
+from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.methods.polynomial import BOUNDS, Bound, check_steps, iterate
 
 # The list is made for singular values of at least this share of the bound.
@@ -80,9 +81,11 @@ class PolarExpress:
         """The largest |σ_out − 1| over all σ from 1e-3 β to β, in exact arithmetic."""
         return _deviation(self.polynomials, self.safety)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
-        return iterate(x, self.polynomials, bound=self.bound, safety=self.safety)
+        return Factor(
+            iterate(x, self.polynomials, bound=self.bound, safety=self.safety), steps=self.steps
+        )
 
 
 def _deviation(polynomials: tuple[Triple, ...], safety: float) -> float:

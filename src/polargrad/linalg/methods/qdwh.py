@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.methods.svd import SVD
 from polargrad.linalg.precision import rank_cutoff
@@ -87,7 +88,7 @@ class QDWH:
         """
         return cls(steps=steps, lower_bound=REFERENCE_LOWER_BOUND, polish=True)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         rows, columns = x.shape[-2:]
         real = x.real.dtype
@@ -96,12 +97,16 @@ class QDWH:
             # σ > τσ₁ counts, and α ≤ (mn)^¼ σ₁: so σ/α > √n·eps/(mn)^¼.
             bound = rank_cutoff(columns, real) / (rows * columns) ** 0.25
         u = x / _upper_bound(x)
-        for a, b, c in _weights(bound, torch.finfo(real).eps, self.steps):
+        weights = _weights(bound, torch.finfo(real).eps, self.steps)
+        for a, b, c in weights:
             step = _qr_step if c > LARGEST_CHOLESKY_WEIGHT else _cholesky_step
             u = step(u, a, b, c)
         if self.polish:
             u = 1.5 * u - 0.5 * u @ (u.mH @ u)
-        return u if self.steps is not None else _without_null_space(x, u)
+        if self.steps is not None:
+            return Factor(u, steps=len(weights))
+        u, rank = _without_null_space(x, u)
+        return Factor(u, steps=len(weights), rank=rank)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,7 +156,7 @@ def _cholesky_step(x: Tensor, a: float, b: float, c: float) -> Tensor:
     return (b / c) * x + (a - b / c) * solved
 
 
-def _without_null_space(x: Tensor, u: Tensor) -> Tensor:
+def _without_null_space(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Replace u by the partial isometry of an SVD for every x that is not clearly of full rank.
 
     Where x is zero to rounding, rounding errors have been blown up to singular values anywhere in
@@ -164,6 +169,10 @@ def _without_null_space(x: Tensor, u: Tensor) -> Tensor:
     identity = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
     _, info = torch.linalg.cholesky_ex(h - shift[..., None, None] * identity)
     suspect = info != 0
+    rank = torch.full(suspect.shape, x.shape[-1], dtype=torch.int64, device=x.device)
     if not bool(suspect.any()):
-        return u
-    return u.clone().masked_scatter_(suspect[..., None, None], SVD()(x[suspect]))
+        return u, rank
+    exact = SVD()(x[suspect])
+    assert exact.rank is not None  # the SVD always tells
+    u = u.clone().masked_scatter_(suspect[..., None, None], exact.U)
+    return u, rank.masked_scatter_(suspect, exact.rank)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.precision import rank_cutoff
 
 
@@ -40,9 +41,8 @@ class SVD:
     complex_input: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         w, sigma, vh = torch.linalg.svd(x, full_matrices=False)
         kept = sigma > rank_cutoff(x.shape[-1], sigma.dtype) * sigma[..., :1]
-        factor: Tensor = (w * kept.unsqueeze(-2)) @ vh
-        return factor
+        return Factor((w * kept.unsqueeze(-2)) @ vh, rank=kept.sum(dim=-1))

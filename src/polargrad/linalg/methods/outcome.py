@@ -1,0 +1,41 @@
+"""What every method hands back, and what it promises beforehand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Factor(NamedTuple):
+    """What a method made of a tall stack (m, n) or (B, m, n).
+
+    Attributes:
+        U: the factor, of the stack's shape.
+        steps: the iterations taken: 1 for a direct method.
+        rank: the numerical rank of each matrix that was used, int64 of the stack's batch shape;
+            None where the method does not ask for it.
+    """
+
+    U: Tensor
+    steps: int = 1
+    rank: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    r"""What a method promises without looking at the result: a bound that every result keeps.
+
+    Attributes:
+        deviation: :math:`|\sigma_{\text{out}} - 1|` is at most this for every singular value of A
+            that is at least ``down_to`` times the method's own bound of :math:`\sigma_1`.
+        down_to: in (0, 1]; smaller singular values are left below 1 (or count as zero).
+        residual: :math:`\|A - UH\|_F/\|A\|_F` is at most this, H = sym(UᴴA), for matrices with all
+            nonzero singular values at least ``down_to``; infinite where nothing is promised.
+    """
+
+    deviation: float
+    down_to: float
+    residual: float = math.inf
