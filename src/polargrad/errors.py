@@ -12,7 +12,10 @@ __all__ = [
     "MissingExtraError",
     "NonFiniteError",
     "PolarGradError",
+    "RankDeficiencyWarning",
     "RunFolderError",
+    "ToleranceError",
+    "ToleranceWarning",
 ]
 
 
@@ -22,6 +25,18 @@ class PolarGradError(RuntimeError):
 
 class NonFiniteError(PolarGradError):
     """A matrix or a gradient holds an infinite or undefined entry."""
+
+
+class ToleranceError(PolarGradError, ValueError):
+    """No method keeps the tolerance that was asked for, or the one that ran has not kept it."""
+
+
+class ToleranceWarning(UserWarning):
+    """A tolerance was not kept, where the caller asked to be told rather than stopped."""
+
+
+class RankDeficiencyWarning(UserWarning):
+    """A matrix is singular to rounding where a derivative was asked for that does not exist."""
 
 
 class DataError(PolarGradError):

@@ -1,4 +1,6 @@
-"""The methods: polynomials act on singular values, tables are recomputed, the published oracle."""
+"""The methods: what is published of them, descriptions as plain data, and what they refuse."""
+
+import math
 
 import pytest
 import torch
@@ -6,95 +8,9 @@ from matrices import conditioned, double, eps, orthogonality, polar_oracle
 
 import polargrad as pg
 from polargrad.linalg import METHODS, QDWH, SVD, NewtonSchulz, PolarExpress, label, method, plain
-from polargrad.linalg.coefficients import (
-    CLASSIC_CUBIC,
-    MUON_QUINTIC,
-    POLAR_EXPRESS,
-    compose,
-    deviation,
-    minimax_quintics,
-)
-
-POLYNOMIAL = [
-    NewtonSchulz(),
-    NewtonSchulz("cubic", steps=7),
-    NewtonSchulz((2.0, -1.5, 0.5), steps=3),
-    PolarExpress(),
-    PolarExpress(steps=5),
-    PolarExpress(steps=6, bound="schatten4"),
-    PolarExpress(steps=10, safety=1.05),
-]
-
-
-@pytest.mark.parametrize("description", POLYNOMIAL, ids=label)
-@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (30, 30), (3, 20, 8)], ids=str)
-def test_polynomial_acts_on_the_singular_values(description, shape):
-    """U = W p(Σ/s) Vᴴ, with the polynomial written out here and s the stated bound."""
-    a = conditioned(shape, 300.0, torch.float32)
-    w, sigma, vh = torch.linalg.svd(double(a), full_matrices=False)
-    power = 4.0 if getattr(description, "bound", "") == "schatten4" else 2.0
-    bound = sigma.pow(power).sum(-1, keepdim=True) ** (1.0 / power)
-    x = sigma / bound / getattr(description, "safety", 1.0)
-    for p, q, r in description.polynomials:
-        x = p * x + q * x**3 + r * x**5
-    expected = (w * x.unsqueeze(-2)) @ vh
-    assert (double(pg.polar_factor(a, method=description)) - expected).abs().max() <= 1e-5
-
-
-def test_published_polynomials():
-    """Muon's five quintics, and Polar Express with its safety on all but the last kind."""
-    assert NewtonSchulz().polynomials == (MUON_QUINTIC,) * 5 == ((3.4445, -4.7750, 2.0315),) * 5
-    assert CLASSIC_CUBIC == (1.5, -0.5, 0.0)
-    rows = PolarExpress(steps=9).polynomials
-    a, b, c = POLAR_EXPRESS[0]
-    assert rows[0] == (a / 1.01, b / 1.01**3, c / 1.01**5)
-    assert rows[7] == rows[8] == (1.875, -1.25, 0.375)
-
-
-def test_polar_express_table_is_what_its_generator_gives():
-    rows = minimax_quintics(1e-3, 8, cushion=0.02407327424182761)
-    for printed, computed in zip(POLAR_EXPRESS, rows, strict=True):
-        assert computed == pytest.approx(printed, rel=1e-8)
-
-
-def test_the_other_published_list_comes_from_the_same_generator():
-    """Five steps, safety 2e-2, cushion 2e-2: the list of modded-nanogpt and dion (1.02)."""
-    published = [
-        (8.156554524902461, -22.48329292557795, 15.878769915207462),
-        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-    ]
-    rows = minimax_quintics(1e-3, 5, cushion=0.02, safety=1.02)
-    for printed, computed in zip(published, rows, strict=True):
-        assert computed == pytest.approx(printed, rel=1e-10)
-
-
-@pytest.mark.parametrize("lower", [0.5, 0.1, 0.03])
-def test_a_minimax_quintic_equioscillates(lower):
-    """The error takes its largest size at four points with alternating signs, and nowhere more."""
-    ((a, b, c),) = minimax_quintics(lower, 1)
-    x = torch.linspace(lower, 1.0, 200_001, dtype=torch.float64)
-    error = a * x + b * x**3 + c * x**5 - 1.0
-    turns = (error.diff()[1:] * error.diff()[:-1] < 0).nonzero().flatten() + 1
-    extremes = [error[0], *error[turns], error[-1]]
-    largest = error.abs().max().item()
-    assert [value.item() for value in extremes] == pytest.approx(
-        [-largest, largest, -largest, largest], rel=1e-6
-    )
-
-
-def test_deviation_is_the_largest_over_the_interval():
-    x = torch.logspace(-3, 0, 5001, dtype=torch.float64)
-    for steps in (4, 5, 6, 7):
-        description = PolarExpress(steps=steps)
-        y = x / 1.01
-        for a, b, c in description.polynomials:
-            y = a * y + b * y**3 + c * y**5
-        assert description.deviation == pytest.approx((y - 1).abs().max().item(), rel=1e-2)
-    assert deviation((CLASSIC_CUBIC,), 1.0) == 0.0
-    assert compose([CLASSIC_CUBIC, CLASSIC_CUBIC], 0.0) == 0.0
+from polargrad.linalg.coefficients import MUON_QUINTIC, POLAR_EXPRESS, SETS
+from polargrad.linalg.methods.gram_polynomial import GramPolynomial
+from polargrad.linalg.methods.preconditioned_newton_schulz import PreconditionedNewtonSchulz
 
 
 def test_published_oracle_on_a_gaussian():
@@ -160,25 +76,7 @@ def test_factorizations_are_those_of_the_schedule(monkeypatch, dtype, expected):
     assert counts["qr"] + counts["cholesky_ex"] == 2
 
 
-@pytest.mark.parametrize(("description", "products"), [(NewtonSchulz(), 15), (PolarExpress(), 24)])
-def test_products_are_three_a_quintic_step(description, products):
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Count(TorchDispatchMode):
-        seen = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm"):
-                self.seen += 1
-            return func(*args, **(kwargs or {}))
-
-    for shape in ((20, 8), (4, 20, 8)):
-        with Count() as count:
-            pg.polar_factor(torch.ones(shape), method=description)
-        assert count.seen == products
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "randomized_svd"])
 def test_descriptions_are_plain_data_and_back(name):
     description = method(name)
     data = plain(description)
@@ -193,3 +91,89 @@ def test_a_saved_triple_comes_back_as_one():
     assert hash(description) == hash(NewtonSchulz((2.0, -1.5, 0.5), steps=3))
     assert label(QDWH.reference()) == f"qdwh(steps=2, lower_bound={2.0**-23}, polish=True)"
     assert method(SVD()) == SVD()
+
+
+def test_published_polynomials():
+    """Muon's five quintics, and Polar Express with its safety on all but the last kind."""
+    assert NewtonSchulz().polynomials == (MUON_QUINTIC,) * 5 == ((3.4445, -4.7750, 2.0315),) * 5
+    rows = PolarExpress(steps=9).polynomials
+    for row, (a, b, c) in zip(rows, POLAR_EXPRESS[:7], strict=False):
+        assert row == (a / 1.01, b / 1.01**3, c / 1.01**5)
+    assert rows[7] == rows[8] == (1.875, -1.25, 0.375)
+    assert PolarExpress(safety=1.0).polynomials == POLAR_EXPRESS
+    assert GramPolynomial(steps=9).polynomials == rows
+
+
+def test_muon_to_the_bit():
+    """The formula as its users write it, with the floor under the norm."""
+    for shape in ((20, 8), (4, 20, 8)):
+        a = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        x = a / torch.linalg.matrix_norm(a, keepdim=True).clamp(min=1e-7)
+        for _ in range(5):
+            gram = x.mH @ x
+            fused = torch.addmm if a.ndim == 2 else torch.baddbmm
+            weight = fused(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+            x = fused(x, x, weight, beta=3.4445)
+        assert torch.equal(NewtonSchulz("quintic", steps=5, eps=1e-7)(a).U, x)
+
+
+def test_the_stated_deviations():
+    """What the documentation says of the published list, and of fifteen products."""
+    for steps, stated in ((5, 0.16), (6, 0.0065), (8, 0.0)):
+        assert PolarExpress(steps=steps).deviation == pytest.approx(stated, rel=0.01, abs=1e-12)
+    mixed = {"steps": 4, "degree": (5, 9, 9, 9)}
+    assert PolarExpress(**mixed).deviation == pytest.approx(0.0715, abs=1e-4)
+    assert PolarExpress(**mixed, cushion=0.0).deviation == pytest.approx(0.0626, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_is_a_method_of_its_own_length(name):
+    description = NewtonSchulz(name)
+    assert len(description.polynomials) == SETS[name].steps
+    assert NewtonSchulz(SETS[name].polynomials).polynomials == SETS[name].polynomials
+    if SETS[name].open_ended:
+        assert len(NewtonSchulz(name, steps=11).polynomials) == 11
+    else:
+        with pytest.raises(ValueError, match=f"steps must be None or .*{name!r}, got 11"):
+            NewtonSchulz(name, steps=11)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "cubic"])
+def test_the_documented_values_of_every_set(name):
+    """The table of the docstring, against the polynomials on a dense grid of [1e-3, 1]."""
+    (line,) = [
+        row for row in NewtonSchulz.__doc__.splitlines() if row.strip().startswith(f"``{name}`` ")
+    ]
+    low, high = map(float, line[line.index("[") + 1 : line.index("]")].split(","))
+    x = torch.cat([torch.logspace(-3, 0, 100_001), torch.linspace(1e-3, 1, 100_001)]).double()
+    for polynomial in NewtonSchulz(name).polynomials:
+        x = sum(c * x ** (2 * i + 1) for i, c in enumerate(polynomial))
+    assert (x.min().item(), x.max().item()) == pytest.approx((low, high), abs=1e-3)
+
+
+BAD = [
+    (lambda: NewtonSchulz(steps=0), ValueError, "steps must be at least 1, got 0"),
+    (lambda: NewtonSchulz(steps=True), TypeError, "steps must be an int, got True"),
+    (lambda: NewtonSchulz("aol"), ValueError, "cubic, quintic or a triple .*got 'aol'"),
+    (lambda: NewtonSchulz([(1.0,)]), ValueError, "two to five finite numbers"),
+    (lambda: NewtonSchulz("cans", steps=4), ValueError, "steps must be None or 5, .*'cans', got 4"),
+    (lambda: NewtonSchulz(eps=math.nan), ValueError, "eps must be None or at least 0, got nan"),
+    (lambda: PolarExpress(degree=4), ValueError, "one of 3, 5, 7, 9, got 4"),
+    (lambda: PolarExpress(degree=(9, 5)), ValueError, r"one a step, 8, got \(9, 5\)"),
+    (lambda: PolarExpress(lower=0.0), ValueError, r"lower must lie in \(0, 1\), got 0.0"),
+    (lambda: PolarExpress(cushion=1.0), ValueError, r"cushion must lie in \[0, 1\), got 1.0"),
+    (lambda: PolarExpress(safety=math.inf), ValueError, "safety must be at least 1.*got inf"),
+    (lambda: PreconditionedNewtonSchulz(lower=1.0), ValueError, r"lower .*\(0, 1\), got 1.0"),
+    (lambda: PreconditionedNewtonSchulz(tol=0.0), ValueError, r"tol .*\(0, 1\), got 0.0"),
+    (lambda: PreconditionedNewtonSchulz(bound="two"), ValueError, "frobenius, schatten4, got 'two"),
+    (lambda: GramPolynomial(restarts=(0,)), ValueError, r"from 1 to 7, got \(0,\)"),
+    (lambda: GramPolynomial(restarts=(8,)), ValueError, r"from 1 to 7, got \(8,\)"),
+    (lambda: GramPolynomial(restarts=(4, 2)), ValueError, r"increasing .*got \(4, 2\)"),
+    (lambda: GramPolynomial(safety=0.5), ValueError, "safety must be at least 1.*got 0.5"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), BAD, ids=[m for _, _, m in BAD])
+def test_bad_options_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

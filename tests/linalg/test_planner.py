@@ -1,36 +1,126 @@
 """The planner: what it promises, and that it depends on nothing but its arguments."""
 
+import json
+
 import pytest
 import torch
+from matrices import REAL
 
-from polargrad.linalg import QDWH, SVD, PolarExpress, plan
+from polargrad.errors import ToleranceError
+from polargrad.linalg import (
+    QDWH,
+    SVD,
+    GramEigh,
+    GramZolotarev,
+    MixedQDWH,
+    Newton,
+    PolarExpress,
+    load_plan_table,
+    plain,
+    plan,
+)
+
+SHAPES = [(1, 1), (7, 3), (64, 64), (100, 500), (300, 300), (256, 256), (600, 600), (3072, 768)]
 
 
-@pytest.mark.parametrize("tol", [0.05, 0.11, 0.2, 0.5, 0.9])
-def test_training_tolerance_takes_the_fewest_steps_that_keep_it(tol):
-    chosen = plan(tol=tol, dtype=torch.float32, device="cpu").method
-    assert isinstance(chosen, PolarExpress)
-    assert chosen.deviation <= tol
-    if chosen.steps > 1:
-        assert PolarExpress(steps=chosen.steps - 1, bound="schatten4").deviation > tol
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [*REAL, torch.complex64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("tol", [0.05, 0.07, 0.11, 0.2, 0.9])
+def test_training_tolerances_are_kept_by_promise(shape, dtype, tol):
+    chosen = plan(shape=shape, dtype=dtype, tol=tol)
+    assert chosen.promised <= tol
+    assert chosen.method.promise(max(shape), min(shape), chosen.dtype).deviation <= tol
+    assert chosen.down_to <= 1e-3
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [*REAL, torch.complex64, torch.complex128, torch.half], ids=str)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("tol", [None, 1e-3, 0.049])
-def test_finer_tolerances_are_converged(tol):
-    assert plan(tol=tol, dtype=torch.float32, device="cpu").method == SVD()
-    assert plan(tol=tol, dtype=torch.float64, device="cuda").method == QDWH()
+def test_finer_tolerances_are_converged(shape, dtype, device, tol):
+    chosen = plan(shape=shape, dtype=dtype, device=device, tol=tol)
+    assert chosen.method.converged
+    assert chosen.promised <= 1e-4
 
 
-def test_complex_matrices_never_get_a_real_method():
-    assert plan(tol=0.11, dtype=torch.complex64, device="cpu").method.complex_input
+@pytest.mark.parametrize(
+    ("shape", "dtype", "tol", "method"),
+    [
+        ((20000, 64), torch.float32, None, GramEigh(polish=None)),
+        ((64, 20000), torch.float32, None, GramEigh(polish=None)),
+        ((64, 64), torch.float32, None, Newton()),
+        ((300, 300), torch.float32, None, GramEigh(polish=None)),
+        ((1024, 1024), torch.float32, None, MixedQDWH()),
+        ((256, 256), torch.float64, None, Newton()),
+        ((1024, 1024), torch.float64, None, SVD()),
+        ((4000, 100), torch.float64, None, SVD(reduction="qr")),
+        ((768, 3072), torch.float32, 0.11, GramZolotarev(3)),
+        ((768, 3072), torch.float32, 0.08, GramZolotarev(4)),
+        ((500, 100), torch.float32, 0.11, GramZolotarev(3)),
+    ],
+    ids=str,
+)
+def test_decisions(shape, dtype, tol, method):
+    assert plan(shape=shape, dtype=dtype, tol=tol).method == method
+    assert plan(
+        torch.zeros(2, *shape, dtype=dtype, device="meta"), tol=tol, device="cpu"
+    ).method == (method)
+
+
+def test_elsewhere_than_on_a_cpu():
+    assert plan(shape=(9, 9), dtype=torch.float32, device="cuda").method == QDWH()
+    training = plan(shape=(900, 900), dtype=torch.float32, device="cuda", tol=0.11).method
+    assert isinstance(training, PolarExpress)
+
+
+def test_the_number_of_matrices_does_not_matter():
+    for shape in SHAPES:
+        for tol in (None, 0.11):
+            one = plan(torch.empty(shape), tol=tol)
+            assert plan(torch.empty(5, *shape, device="meta"), tol=tol, device="cpu") == one
 
 
 @pytest.mark.parametrize("tol", [0.0, -0.1, 1.0, 2.0, float("nan")])
 def test_tolerances_outside_the_unit_interval_are_refused(tol):
     with pytest.raises(ValueError, match=rf"tol must be None or in \(0, 1\), got {tol}"):
-        plan(tol=tol, dtype=torch.float32, device="cpu")
+        plan(shape=(3, 3), tol=tol, dtype=torch.float32)
 
 
-def test_every_choice_says_why():
-    for tol in (None, 0.11):
-        assert len(plan(tol=tol, dtype=torch.float32, device="cpu").reason) > 20
+def test_tolerances_below_the_dtype_are_refused():
+    with pytest.raises(ToleranceError, match=r"tol must be at least .*float32, got 1e-09"):
+        plan(shape=(3, 3), tol=1e-9, dtype=torch.float32)
+    assert plan(shape=(3, 3), tol=1e-9, dtype=torch.float64).promised <= 1e-9
+
+
+@pytest.mark.parametrize("missing", [{"shape": (3, 3)}, {"dtype": torch.float32}, {}])
+def test_a_matrix_or_its_description_is_needed(missing):
+    with pytest.raises(ValueError, match="plan needs A, or shape"):
+        plan(**missing)
+
+
+def test_every_choice_explains_itself():
+    for shape in SHAPES:
+        for tol in (None, 0.11):
+            text = plan(shape=shape, dtype=torch.float32, tol=tol).explain()
+            assert f"{max(shape)} × {min(shape)}" in text
+            assert len(text.splitlines()) == 3
+
+
+def test_a_calibrated_table_goes_first(tmp_path):
+    entry = {"dtype": "float32", "rows": 600, "columns": 600, "tol": None, "method": plain(QDWH())}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"format": 1, "provenance": {"cpu": "?"}, "entries": [entry]}))
+    table = load_plan_table(path)
+    assert plan(shape=(500, 700), dtype=torch.float32, table=table).method == QDWH()
+    # Too far away, another tolerance, another dtype: the built-in choice.
+    for other in ({"shape": (100, 600)}, {"tol": 0.11}, {"dtype": torch.float64}):
+        case = {"shape": (600, 600), "dtype": torch.float32} | other
+        assert plan(**case, table=table) == plan(**case)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"format": 1, "entries": [{}]}'])
+def test_a_broken_table_is_named(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"table of format 1, got .*table\.json"):
+        load_plan_table(path)

@@ -35,6 +35,9 @@ COMMANDS = {
     "reproduce": Command(
         "polargrad.cli.reproduce", "Reproduce", "experiments", "repeat an experiment of the paper"
     ),
+    "bench": Command(
+        "polargrad.cli.bench", "Bench", "experiments", "measure speed and accuracy against peers"
+    ),
     "demo": Command(
         "polargrad.cli.demo", "Demo", "all", "run both in small and write a report of the results"
     ),

@@ -1,27 +1,30 @@
-r"""Coefficients of the polynomial methods: tables with their source, and what recomputes them.
+r"""Coefficients of the polynomial methods: the published tables, each with its source.
 
-An odd quintic :math:`p(x) = a x + b x^3 + c x^5` is a triple ``(a, b, c)``; a cubic has ``c = 0``.
-Applied to a matrix by :math:`X \leftarrow aX + X(bG + cG^2)`, :math:`G = X^{\mathsf H}X`, it acts
-on every singular value alone.
+What can be recomputed is, by :func:`polargrad.linalg.minimax.minimax_polynomials`, in the tests.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polargrad.linalg.odd_polynomials import OddPolynomial, with_safety
 
 __all__ = [
     "CLASSIC_CUBIC",
     "MUON_QUINTIC",
     "POLAR_EXPRESS",
+    "SETS",
+    "CoefficientSet",
+    "Coefficients",
     "Triple",
-    "compose",
-    "deviation",
-    "minimax_quintics",
+    "check_coefficients",
+    "schedule",
 ]
 
 Triple = tuple[float, float, float]
+Coefficients = str | Triple | tuple[OddPolynomial, ...]
 
 # p(x) = 3/2 x − 1/2 x³ is the only odd cubic with p(1) = 1 and p'(1) = 0.
 # N. J. Higham, Functions of Matrices (2008), section 8.3.
@@ -32,7 +35,7 @@ CLASSIC_CUBIC: Triple = (1.5, -0.5, 0.0)
 MUON_QUINTIC: Triple = (3.4445, -4.7750, 2.0315)
 
 # N. Amsel, D. Persson, C. Musco, R. Gower, "The Polar Express", arXiv 2505.16932 (2025), the list
-# for l = 1e-3: `minimax_quintics(1e-3, 8, cushion=0.02407327424182761)`; 1.875, -1.25, 0.375
+# for l = 1e-3: `minimax_polynomials(1e-3, 8, cushion=0.02407327424182761)`; 1.875, -1.25, 0.375
 # from then on.
 POLAR_EXPRESS: tuple[Triple, ...] = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -46,116 +49,183 @@ POLAR_EXPRESS: tuple[Triple, ...] = (
 )
 
 
-def compose(polynomials: Sequence[Triple], x: float) -> float:
-    """Return what the polynomials, one after the other, make of the singular value ``x``.
+@dataclass(frozen=True)
+class CoefficientSet:
+    """Published polynomials under a name.
 
-    Example:
-        >>> compose([CLASSIC_CUBIC], 1.0)
-        1.0
+    Attributes:
+        polynomials: one after the other, for singular values in (0, 1].
+        source: where they were published and, where it is known, what made them.
+        steps: how many steps its users take.
+        open_ended: whether any number of steps is meant, with the last polynomial repeated;
+            otherwise the set is one polynomial of high degree, and no part of it stands alone.
     """
-    for a, b, c in polynomials:
-        square = x * x
-        x *= a + square * (b + square * c)
-    return x
+
+    polynomials: tuple[OddPolynomial, ...]
+    source: str
+    steps: int
+    open_ended: bool = False
 
 
-@functools.lru_cache(maxsize=256)
-def deviation(polynomials: tuple[Triple, ...], lower: float, points: int = 4000) -> float:
-    r"""Return :math:`\max |p(x) - 1|` over lower ≤ x ≤ 1, on a grid that is dense near both ends.
+SETS: dict[str, CoefficientSet] = {
+    "quintic": CoefficientSet(
+        (MUON_QUINTIC,), "K. Jordan, Muon (2024), torch.optim.Muon", steps=5, open_ended=True
+    ),
+    "cubic": CoefficientSet(
+        (CLASSIC_CUBIC,), "Higham (2008), section 8.3", steps=5, open_ended=True
+    ),
+    "modula": CoefficientSet(
+        ((3.0, -16.0 / 5.0, 6.0 / 5.0),),
+        "J. Bernstein, Modula (2025), quoted in facebookresearch/optimizers; p(1) = 1",
+        steps=5,
+        open_ended=True,
+    ),
+    "tuned_quintics": CoefficientSet(
+        (
+            (4.0848, -6.8946, 2.9270),
+            (3.9505, -6.3029, 2.6377),
+            (3.7418, -5.5913, 2.3037),
+            (2.8769, -3.1427, 1.2046),
+            (2.8366, -3.0525, 1.2012),
+        ),
+        "J. You, tuned by optimization for Muon (2024); Emerging-Optimizers, optax",
+        steps=5,
+    ),
+    "polar_express": CoefficientSet(
+        POLAR_EXPRESS, "Amsel et al., arXiv 2505.16932 (2025)", steps=8, open_ended=True
+    ),
+    # minimax_polynomials(1e-3, 5, cushion=0.02, safety=1.02)
+    "polar_express_1.02": CoefficientSet(
+        (
+            (8.156554524902461, -22.48329292557795, 15.878769915207462),
+            (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+            (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+            (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+            (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+        ),
+        "modded-nanogpt and dion (2025), safety 1.02 within",
+        steps=5,
+    ),
+    # POLAR_EXPRESS with safety 1.01 on all but the last, to four digits
+    "polar_express_rounded": CoefficientSet(
+        (
+            (8.2051, -22.9019, 16.4607),
+            (4.0664, -2.8612, 0.5184),
+            (3.9096, -2.8234, 0.5250),
+            (3.2856, -2.4153, 0.4853),
+            (2.2779, -1.6198, 0.3985),
+            (1.8726, -1.2307, 0.3585),
+            (1.8564, -1.2132, 0.3568),
+            (1.8750, -1.2500, 0.3750),
+        ),
+        "NVIDIA-NeMo/Emerging-Optimizers (2025), safety 1.01 within",
+        steps=8,
+        open_ended=True,
+    ),
+    # minimax_polynomials(1e-3, 5), to four digits
+    "cans": CoefficientSet(
+        (
+            (8.4703, -25.1081, 18.6293),
+            (4.1828, -3.1087, 0.5806),
+            (3.9619, -2.9541, 0.5630),
+            (3.2866, -2.4647, 0.5074),
+            (2.2737, -1.6447, 0.4162),
+        ),
+        "E. Grishina et al., arXiv 2506.10935 (2025), as in Emerging-Optimizers",
+        steps=5,
+    ),
+    "deepseek_v4": CoefficientSet(
+        (*(MUON_QUINTIC,) * 8, *((2.0, -1.5, 0.5),) * 2),
+        "DeepSeek-V4, as in Emerging-Optimizers: eight steps to lift, two to settle",
+        steps=10,
+    ),
+    # Best cubics on what is left of [7e-3, 1], scaled so that each has the maximum 1.3.
+    "cubic5": CoefficientSet(
+        (
+            (3.3656576, -3.3420992),
+            (2.5744352, -1.4957376),
+            (2.5368962, -1.4312570),
+            (2.4418906, -1.2764040),
+            (2.2230472, -0.9630650),
+        ),
+        "a five-step cubic schedule for Muon (2025)",
+        steps=5,
+    ),
+}
 
-    Example:
-        >>> deviation((CLASSIC_CUBIC,), 0.5) == 1 - (1.5 * 0.5 - 0.5 * 0.125)
-        True
-    """
-    if lower >= 1.0:
-        return abs(compose(polynomials, 1.0) - 1.0)
-    step = -math.log(lower) / points
-    logarithmic = (lower * math.exp(step * i) for i in range(points))
-    linear = (lower + (1.0 - lower) * i / points for i in range(points + 1))
-    grid = (lower, *logarithmic, *linear, 1.0)
-    return max(abs(compose(polynomials, min(x, 1.0)) - 1.0) for x in grid)
 
+def check_coefficients(coefficients: object) -> Coefficients:
+    """Return coefficients as they are kept: a name, a triple, or a tuple of odd polynomials.
 
-@functools.lru_cache(maxsize=64)
-def minimax_quintics(
-    lower: float, steps: int, *, cushion: float = 0.0, safety: float = 1.0
-) -> tuple[Triple, ...]:
-    r"""Return the quintics of Polar Express: each is the best one on what its predecessors leave.
-
-    .. math:: p_k = \arg\min_p \max_{x \in [l_k, u_k]} |p(x) - 1|,
-              \quad l_{k+1} = p_k(l_k),\; u_{k+1} = 2 - l_{k+1}
-
-    Where :math:`l_k` is much smaller than :math:`u_k` the polynomial is made for
-    :math:`[\max(l_k, \text{cushion}\,u_k), u_k]` instead and rescaled so that it is centred on 1
-    again; without this it comes close to zero inside the interval and is fragile in low precision.
-
-    Args:
-        lower: :math:`l_0`, in (0, 1); :math:`u_0 = 1`.
-        steps: how many polynomials.
-        cushion: the least ratio of lower to upper end that a polynomial is made for.
-        safety: s, at least 1: every polynomial but the last is p(x/s), against rounding that
-            pushes a value above the interval, and the next one is made for what that leaves.
+    Lists become tuples: descriptions are compared, hashed and read from saved files.
 
     Raises:
-        ValueError: if ``lower`` is not in (0, 1), or ``steps`` or ``safety`` is below 1.
+        ValueError: for an unknown name, or numbers that are neither.
 
     Example:
-        >>> [round(c, 6) for c in minimax_quintics(1e-3, 1, cushion=0.02407327424182761)[0]]
-        [8.287212, -23.595887, 17.300387]
-
-    Source: Amsel et al., arXiv 2505.16932, sections 3 and 4.
+        >>> check_coefficients([[1.5, -0.5], [2, -1.5, 0.5]])
+        ((1.5, -0.5), (2.0, -1.5, 0.5))
     """
-    if not 0.0 < lower < 1.0:
-        raise ValueError(f"lower must lie in (0, 1), got {lower}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if not safety >= 1.0:
-        raise ValueError(f"safety must be at least 1, got {safety}")
-    low, high = lower, 1.0
-    result = []
-    for index in range(steps):
-        a, b, c = _minimax_quintic(max(low, cushion * high), high)
-        ends = compose([(a, b, c)], low) + compose([(a, b, c)], high)
-        s = safety if index < steps - 1 else 1.0
-        centred = (2.0 * a / ends / s, 2.0 * b / ends / s**3, 2.0 * c / ends / s**5)
-        result.append(centred)
-        low = compose([centred], low)
-        high = 2.0 - low
-    return tuple(result)
+    if isinstance(coefficients, str):
+        if coefficients in SETS:
+            return coefficients
+        others = ", ".join(name for name in SETS if name not in ("cubic", "quintic"))
+        raise ValueError(
+            "coefficients must be one of cubic, quintic or a triple (a, b, c), one of the sets "
+            f"{others}, or a sequence of odd polynomials, got {coefficients!r}"
+        )
+    if isinstance(coefficients, Sequence) and coefficients:
+        if _are_numbers(coefficients):
+            if len(coefficients) == 3:
+                a, b, c = (float(number) for number in coefficients)
+                return (a, b, c)
+        elif all(_are_numbers(one) and 2 <= len(one) <= 5 for one in coefficients):
+            return tuple(tuple(float(number) for number in one) for one in coefficients)
+    raise ValueError(
+        "coefficients must be a name, a sequence of odd polynomials of two to five finite numbers "
+        f"each, or a triple (a, b, c), got {coefficients!r}"
+    )
 
 
-def _minimax_quintic(low: float, high: float, *, rounds: int = 200) -> Triple:
-    r"""Best odd quintic approximation of 1 on [low, high], by Remez' exchange on four points.
+def _are_numbers(entries: object) -> bool:
+    return isinstance(entries, Sequence) and all(
+        isinstance(entry, int | float) and math.isfinite(entry) for entry in entries
+    )
 
-    The error of the best one alternates, :math:`p = 1-e, 1+e, 1-e, 1+e`, at low < q < r < high,
-    where q and r are the zeros of :math:`p'`.
+
+def schedule(
+    coefficients: Coefficients, steps: int | None, safety: float = 1.0
+) -> tuple[OddPolynomial, ...]:
+    """Return the polynomial of each step.
+
+    A single polynomial is taken ``steps`` times, five where that is None. A set or sequence has a
+    length of its own; only one whose publication says so goes on with its last polynomial.
+    ``safety`` s makes p(x/s) of all polynomials but the last of the set, as Polar Express has it.
+
+    Raises:
+        ValueError: for a number of steps that the set does not have.
+
+    Example:
+        >>> schedule("deepseek_v4", None)[-1]
+        (2.0, -1.5, 0.5)
+        >>> schedule("cans", 6)
+        Traceback (most recent call last):
+        ValueError: steps must be None or 5, the length of coefficients 'cans', got 6
     """
-    if 1.0 - low / high < 5e-6:
-        # The interval is a point up to rounding: p with p = 1 and p' = p'' = 0 there.
-        return (15.0 / 8.0 / high, -10.0 / 8.0 / high**3, 3.0 / 8.0 / high**5)
-    q, r = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
-    previous = math.inf
-    for _ in range(rounds):
-        a, b, c, error = _alternate(low, q, r, high)
-        if abs(error - previous) <= 1e-16 * abs(error):
-            break
-        previous = error
-        root = math.sqrt(max(9.0 * b * b - 20.0 * a * c, 0.0))
-        q, r = (math.sqrt((-3.0 * b + sign * root) / (10.0 * c)) for sign in (-1.0, 1.0))
-    return a, b, c
-
-
-def _alternate(low: float, q: float, r: float, high: float) -> tuple[float, float, float, float]:
-    """Solve p(x_i) + (−1)^i e = 1 at the four points for a, b, c, e, by elimination."""
-    rows = [
-        [x, x**3, x**5, sign, 1.0] for x, sign in ((low, 1.0), (q, -1.0), (r, 1.0), (high, -1.0))
-    ]
-    for column in range(4):
-        pivot = max(range(column, 4), key=lambda i: abs(rows[i][column]))
-        rows[column], rows[pivot] = rows[pivot], rows[column]
-        for i in range(4):
-            if i != column:
-                factor = rows[i][column] / rows[column][column]
-                rows[i] = [s - factor * t for s, t in zip(rows[i], rows[column], strict=True)]
-    a, b, c, error = (rows[i][4] / rows[i][i] for i in range(4))
-    return a, b, c, error
+    if isinstance(coefficients, str):
+        chosen = SETS[coefficients]
+        polynomials, count, open_ended = chosen.polynomials, chosen.steps, chosen.open_ended
+    elif isinstance(coefficients[0], tuple):
+        polynomials, count, open_ended = coefficients, len(coefficients), False
+    else:
+        polynomials, count, open_ended = (coefficients,), 5, True
+    if steps is None:
+        steps = count
+    elif steps != count and not open_ended:
+        raise ValueError(
+            f"steps must be None or {count}, the length of coefficients {coefficients!r}, "
+            f"got {steps}"
+        )
+    last = len(polynomials) - 1
+    polynomials = with_safety(polynomials, safety, last)
+    return tuple(polynomials[min(index, last)] for index in range(steps))

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from polargrad.errors import NonFiniteError
-from polargrad.linalg.methods import Method
+from polargrad.errors import ToleranceError, ToleranceWarning
+from polargrad.linalg.certificate import Certificate, measure, promised
+from polargrad.linalg.derivative import differentiable_factor
+from polargrad.linalg.methods import Method, label
 from polargrad.linalg.methods import method as method_of
+from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
-from polargrad.linalg.precision import working_dtype
-from polargrad.linalg.scaling import scale_by_power_of_two, times_power_of_two
+from polargrad.linalg.preparation import (
+    NonFinite,
+    Prepared,
+    check_choice,
+    check_matrix,
+    is_traced,
+    prepare,
+)
+from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["PolarResult", "polar", "polar_factor"]
 
 Side = Literal["auto", "right", "left"]
-NonFinite = Literal["raise", "propagate"]
+OnFailure = Literal["raise", "warn", "fallback"]
 MethodSpec = str | Mapping[str, Any] | Method
 
 
@@ -32,8 +44,7 @@ class PolarResult:
     Attributes:
         U: the polar factor, shape and dtype of A.
         nuclear_norm: :math:`\langle A, U\rangle = \operatorname{tr} H`, one real number a matrix,
-            shape ``A.shape[:-2]``, in at least float32. For a method that has not converged it is
-            off by at most the deviation of the factor's singular values from 1.
+            shape ``A.shape[:-2]``, in at least float32; ``certificate`` bounds its error.
         method: the description of the method that was used.
         side: ``"right"`` for :math:`A = UH`, ``"left"`` for :math:`A = HU`.
     """
@@ -42,9 +53,9 @@ class PolarResult:
     nuclear_norm: Tensor
     method: Method
     side: Literal["right", "left"]
-    _matrix: Tensor = field(repr=False)
-    _factor: Tensor = field(repr=False)
-    _exponent: Tensor = field(repr=False)
+    _prepared: Prepared = field(repr=False)
+    _factor: Factor = field(repr=False)
+    _measured: Certificate | None = field(default=None, repr=False)
 
     @functools.cached_property
     def H(self) -> Tensor:
@@ -52,10 +63,23 @@ class PolarResult:
 
         Positive semidefinite to rounding where the method has converged; dtype of A.
         """
-        a, u = self._matrix, self._factor
+        a, u = self._prepared.scaled, self._factor.U
         h = u.mH @ a if self.side == "right" else a @ u.mH
-        h = times_power_of_two(0.5 * (h + h.mH), self._exponent)
+        h = times_power_of_two(0.5 * (h + h.mH), self._prepared.exponent)
         return h.to(self.U.dtype)
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """What is known of the errors: measured with ``certify=True``, else promised."""
+        if self._measured is not None:
+            return self._measured
+        u = self._factor.U
+        columns, rows = sorted(u.shape[-2:])
+        promise = self.method.promise(rows, columns, u.dtype)
+        batch = u.shape[:-2]
+        return promised(
+            promise, label(self.method), self._factor.steps, self._factor.rank, batch, columns
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         yield self.U
@@ -70,6 +94,9 @@ def polar(
     tol: float | None = None,
     compute_dtype: torch.dtype | None = None,
     nonfinite: NonFinite = "raise",
+    complete: bool = False,
+    certify: bool = False,
+    on_failure: OnFailure = "raise",
 ) -> PolarResult:
     r"""Polar decomposition of a matrix or a stack of matrices.
 
@@ -114,36 +141,48 @@ def polar(
 
     Source: N. J. Higham, *Functions of Matrices* (2008), chapter 8.
     """
-    _check_choice("side", side, get_args(Side))
-    _check_choice("nonfinite", nonfinite, get_args(NonFinite))
-    _check_matrix(A)
-    chosen = _choose(A, method, tol, compute_dtype)
+    check_choice("side", side, get_args(Side))
+    check_choice("on_failure", on_failure, get_args(OnFailure))
+    chosen = _choose(A, method, tol, compute_dtype, nonfinite, on_failure)
     if side == "auto":
         side = "left" if A.shape[-2] < A.shape[-1] else "right"
-
-    working = A.to(working_dtype(A.dtype))
-    finite = _finite(working, nonfinite)
-    if finite is not None:
-        working = torch.where(finite, working, torch.zeros_like(working))
-    if A.numel() == 0:
-        scaled, exponent = working, torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device)
-        factor = torch.zeros_like(working)
-    else:
-        scaled, exponent = scale_by_power_of_two(working)
-        source = scaled if chosen.scale_free else working
-        factor = _apply(chosen, source, resolve_compute_dtype(A.dtype, compute_dtype))
-    if finite is not None:
-        factor = torch.where(finite, factor, torch.full_like(factor, torch.nan))
-    trace = (scaled.conj() * factor).sum(dim=(-2, -1)).real
-    nuclear_norm = times_power_of_two(trace, exponent)
+    prepared, factor = _decompose(A, chosen, compute_dtype, nonfinite, complete)
+    measured = None
+    if certify and A.numel():
+        measured = _measure(prepared, factor, chosen)
+        target = tol if tol is not None else _promised_deviation(prepared.scaled, chosen)
+        if not bool(measured.keeps(target).all()):
+            message = (
+                f"method {label(chosen)!r} was to keep singular values within {target:.3g} of 1, "
+                f"measured are {float(measured.deviation.amax()):.3g}"
+            )
+            better = None if on_failure != "fallback" else _better(A, chosen)
+            if better is not None:
+                return polar(
+                    A,
+                    method=better,
+                    side=side,
+                    compute_dtype=compute_dtype,
+                    nonfinite=nonfinite,
+                    complete=complete,
+                    certify=True,
+                    on_failure="raise",
+                )
+            _fail(message, on_failure)
+    # The products in the working dtype, their sum in float64: the norm is as good as U.
+    products = prepared.scaled.conj() * factor.U
+    products = products.real if products.is_complex() else products
+    trace = products.sum(dim=(-2, -1), dtype=torch.float64).to(products.dtype)
+    exponent = prepared.exponent
+    exponent = exponent if isinstance(exponent, int) else exponent[..., 0, 0]
     return PolarResult(
-        U=factor.to(A.dtype),
-        nuclear_norm=nuclear_norm,
+        U=factor.U.to(A.dtype),
+        nuclear_norm=times_power_of_two(trace, exponent),
         method=chosen,
         side=side,
-        _matrix=scaled,
+        _prepared=prepared,
         _factor=factor,
-        _exponent=exponent[..., None, None],
+        _measured=measured,
     )
 
 
@@ -154,12 +193,14 @@ def polar_factor(
     tol: float | None = None,
     compute_dtype: torch.dtype | None = None,
     nonfinite: NonFinite = "raise",
+    complete: bool = False,
 ) -> Tensor:
     """The polar factor U of a matrix or a stack of matrices, the tensor alone.
 
     .. math:: U = A (A^{\\mathsf H}A)^{-1/2}
 
-    Arguments, shapes, dtypes and errors are those of :func:`polar`.
+    For ``torch.compile``, ``torch.export`` and ``torch.func``. Arguments, shapes, dtypes and errors
+    are those of :func:`polar`.
 
     Example:
         >>> polar_factor(torch.tensor([[0.0, 2.0], [-3.0, 0.0]])).round()
@@ -168,77 +209,144 @@ def polar_factor(
 
     Source: as :func:`polar`.
     """
-    return polar(A, method=method, tol=tol, compute_dtype=compute_dtype, nonfinite=nonfinite).U
+    chosen = _choose(A, method, tol, compute_dtype, nonfinite, "raise")
+    return _decompose(A, chosen, compute_dtype, nonfinite, complete)[1].U.to(A.dtype)
 
 
-def _apply(chosen: Method, scaled: Tensor, dtype: torch.dtype) -> Tensor:
+def _decompose(
+    A: Tensor, chosen: Method, dtype: torch.dtype | None, nonfinite: NonFinite, complete: bool
+) -> tuple[Prepared, Factor]:
+    """Prepare A and call the method: the factor has A's orientation and the working dtype."""
+    prepared = prepare(A, nonfinite)
+    scaled, _, finite = prepared
+    if A.numel() == 0:
+        return prepared, Factor(torch.zeros_like(scaled), 0)
+    source = scaled if chosen.scale_free else A.to(scaled.dtype)
+    if finite is not None and not chosen.scale_free:
+        source = torch.where(finite, source, torch.zeros_like(source))
+    factor = _apply(chosen, source, resolve_compute_dtype(A.dtype, dtype))
+    if complete:
+        factor = _completed(factor, chosen)
+    if finite is not None:
+        u = torch.where(finite, factor.U, torch.full_like(factor.U, torch.nan))
+        factor = factor._replace(U=u)
+    return prepared, factor
+
+
+def _apply(chosen: Method, scaled: Tensor, dtype: torch.dtype) -> Factor:
     """Call the method on a tall stack: one matrix as two dimensions, several as three."""
     # A square matrix counts as wide: its left Gram matrix is the one that Muon's formula squares.
     wide = scaled.shape[-2] <= scaled.shape[-1]
     tall = scaled.mH if wide else scaled
     single = tall.numel() == tall.shape[-2] * tall.shape[-1]
-    flat = tall.reshape(tall.shape[-2:] if single else (-1, *tall.shape[-2:]))
-    factor = chosen(flat.to(dtype)).U.to(scaled.dtype).reshape(tall.shape)
-    return factor.mH if wide else factor
+    flat = tall.reshape(tall.shape[-2:] if single else (-1, *tall.shape[-2:])).to(dtype)
+    if chosen.converged and _wants_derivative(flat):
+        outcome: list[Factor] = []
+
+        def compute(x: Tensor) -> Tensor:
+            outcome.append(chosen(x))
+            return outcome[-1].U
+
+        u = differentiable_factor(flat, compute)
+        _, steps, rank = outcome[-1]
+        rank = None if is_traced(flat) else rank
+    else:
+        u, steps, rank = chosen(flat)
+    u = u.to(scaled.dtype).reshape(tall.shape)
+    rank = None if rank is None else rank.reshape(scaled.shape[:-2])
+    return Factor(u.mH if wide else u, steps, rank)
+
+
+def _wants_derivative(x: Tensor) -> bool:
+    """Whether the formula has to stand for the method: in autograd, forward mode and vmap."""
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled() and x.requires_grad
+    return bool(
+        (torch.is_grad_enabled() and x.requires_grad)
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+    )
+
+
+def _completed(factor: Factor, chosen: Method) -> Factor:
+    """Give the directions in which A is zero a partner each, so that U is orthonormal."""
+    if factor.rank is None:
+        raise ValueError(
+            f"complete=True needs a method that finds the rank, got {label(chosen)!r}: "
+            "choose svd, gram_eigh, mixed_qdwh, newton, qdwh or zolotarev"
+        )
+    columns = min(factor.U.shape[-2:])
+    if bool((factor.rank == columns).all()):
+        return factor
+    w, _, vh = torch.linalg.svd(factor.U.detach(), full_matrices=False)
+    deficient = (factor.rank < columns)[..., None, None]
+    return factor._replace(U=torch.where(deficient, w @ vh, factor.U))
+
+
+def _measure(prepared: Prepared, factor: Factor, chosen: Method) -> Certificate:
+    """Certify one stack of any batch shape, tall or wide."""
+    a, u = prepared.scaled, factor.U
+    wide = a.shape[-2] < a.shape[-1]
+    a, u = (x.mH if wide else x for x in (a, u))
+    rows, columns = a.shape[-2:]
+    promise = chosen.promise(rows, columns, a.dtype)
+    eps = torch.finfo(a.dtype).eps
+    return measure(a, u, label(chosen), factor.steps, promise.down_to, eps)
+
+
+def _promised_deviation(scaled: Tensor, chosen: Method) -> float:
+    columns, rows = sorted(scaled.shape[-2:])
+    return chosen.promise(rows, columns, scaled.dtype).deviation
+
+
+def _better(A: Tensor, chosen: Method) -> Method | None:
+    """The default method, or None where that is what has just failed."""
+    best = plan(A).method
+    return None if best == chosen else best
+
+
+def _fail(message: str, on_failure: OnFailure) -> None:
+    if on_failure == "warn":
+        warnings.warn(message, ToleranceWarning, stacklevel=3)
+    else:
+        raise ToleranceError(message)
 
 
 def _choose(
-    A: Tensor, spec: MethodSpec, tol: float | None, compute_dtype: torch.dtype | None
+    A: Tensor,
+    spec: MethodSpec,
+    tol: float | None,
+    dtype: torch.dtype | None,
+    nonfinite: NonFinite,
+    on_failure: OnFailure,
 ) -> Method:
-    """Resolve the method and check it against the matrix."""
+    """Check the matrix, resolve the method and check one against the other."""
+    check_choice("nonfinite", nonfinite, get_args(NonFinite))
+    check_matrix(A)
     if isinstance(spec, str) and spec == "auto":
-        chosen = plan(tol=tol, dtype=A.dtype, device=A.device.type).method
+        chosen = _planned(A, tol, dtype, on_failure)
     elif tol is not None:
         raise ValueError(f"tol is for method='auto' alone, got tol={tol} with method={spec!r}")
     else:
         chosen = method_of(spec)
-    if A.is_complex() and not chosen.complex_input:
-        raise TypeError(f"method {chosen.name!r} needs a real matrix, got {A.dtype}")
-    resolved = resolve_compute_dtype(A.dtype, compute_dtype)
+    resolved = resolve_compute_dtype(A.dtype, dtype)
     if not chosen.products_only and resolved in (torch.float16, torch.bfloat16):
         raise ValueError(
             f"compute_dtype must be None, float32 or float64 for method {chosen.name!r}, "
-            f"got {compute_dtype}"
+            f"got {dtype}"
         )
     return chosen
 
 
-def _check_matrix(A: Tensor) -> None:
-    """Raise unless A is a floating-point tensor of at least two dimensions."""
-    if not isinstance(A, Tensor):
-        raise TypeError(f"A must be a torch.Tensor, got {type(A).__name__}")
-    if not (A.is_floating_point() or A.is_complex()):
-        raise TypeError(f"A must hold floating-point or complex numbers, got {A.dtype}")
-    if A.dtype not in SUPPORTED:
-        raise TypeError(f"A must be of one of {', '.join(map(str, SUPPORTED))}, got {A.dtype}")
-    if A.ndim < 2:
-        raise ValueError(f"A must be a matrix or a stack of matrices, got shape {tuple(A.shape)}")
-
-
-SUPPORTED = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.complex64,
-    torch.complex128,
-)
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _finite(A: Tensor, nonfinite: NonFinite) -> Tensor | None:
-    """Raise on a non-finite entry; or return which matrices are finite, as (..., 1, 1)."""
-    finite = torch.isfinite(A)
-    if nonfinite == "propagate":
-        return finite.all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
-    if not bool(finite.all()):
-        count = int(finite.logical_not().sum())
-        raise NonFiniteError(
-            f"A of shape {tuple(A.shape)} has {count} non-finite entries: "
-            "remove them, or pass nonfinite='propagate'"
-        )
-    return None
+def _planned(
+    A: Tensor, tol: float | None, dtype: torch.dtype | None, on_failure: OnFailure
+) -> Method:
+    """The planner's choice, or the best there is where nothing keeps the tolerance."""
+    try:
+        return plan(A, tol=tol, compute_dtype=dtype).method
+    except ToleranceError as error:
+        if on_failure == "raise":
+            raise
+        if on_failure == "warn":
+            warnings.warn(str(error), ToleranceWarning, stacklevel=4)
+        return plan(A, compute_dtype=dtype).method

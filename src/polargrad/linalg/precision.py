@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["COMPUTE_DTYPES", "compute_dtype", "rank_cutoff", "working_dtype"]
+__all__ = ["COMPUTE_DTYPES", "compute_dtype", "double_dtype", "rank_cutoff", "working_dtype"]
 
 HALF = (torch.float16, torch.bfloat16)
 COMPUTE_DTYPES: dict[str, torch.dtype] = {
@@ -49,6 +49,16 @@ def compute_dtype(dtype: torch.dtype, requested: torch.dtype | None) -> torch.dt
             f"got {requested} for a matrix of {dtype}"
         )
     return requested
+
+
+def double_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return float64, or complex128 for a complex dtype.
+
+    Example:
+        >>> double_dtype(torch.float32), double_dtype(torch.complex64)
+        (torch.float64, torch.complex128)
+    """
+    return torch.complex128 if dtype.is_complex else torch.float64
 
 
 def rank_cutoff(columns: int, dtype: torch.dtype) -> float:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 __all__ = ["scale_by_power_of_two", "times_power_of_two"]
 
+LARGEST_SINGLE_EXPONENT = 120  # 2^±120 are normal numbers of float32
+
 
 def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return :math:`2^{-e}A` with its largest entry in [1/2, 1), and the exponents e.
@@ -31,14 +33,21 @@ def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
     return times_power_of_two(A, -exponent[..., None, None]), exponent
 
 
-def times_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
-    """Return x · 2^exponent, in two factors: 2^149 itself does not exist in float32.
+def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
+    """Return x · 2^exponent, in two factors where need be: 2^149 does not exist in float32.
 
     Example:
         >>> times_power_of_two(torch.tensor(2.0) ** -149, torch.tensor(149))
         tensor(1.)
     """
+    if isinstance(exponent, int):
+        if exponent == 0:
+            return x
+        if abs(exponent) <= LARGEST_SINGLE_EXPONENT:
+            return x * 2.0**exponent
+        half = exponent // 2
+        return x * 2.0**half * 2.0 ** (exponent - half)
     real = x.real.dtype
-    half = torch.div(exponent, 2, rounding_mode="floor")
+    halves = torch.div(exponent, 2, rounding_mode="floor")
     one = torch.ones_like(exponent, dtype=real)
-    return x * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
+    return x * torch.ldexp(one, halves) * torch.ldexp(one, exponent - halves)

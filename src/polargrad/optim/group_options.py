@@ -170,7 +170,7 @@ def check_matrix_options(options: dict[str, Any]) -> None:
         name = str(options["compute_dtype"]).removeprefix("torch.")
         _check_choice("compute_dtype", name, tuple(COMPUTE_DTYPES))
         options["compute_dtype"] = name
-    plan(tol=options["tol"], dtype=torch.float32, device="cpu")  # raises for a wrong tol
+    plan(shape=(1, 1), tol=options["tol"], dtype=torch.float32)  # raises for a wrong tol
     if options["method"] == "auto":
         return
     description = method_of(options["method"])

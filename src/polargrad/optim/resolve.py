@@ -8,6 +8,7 @@ from torch import Tensor
 
 from polargrad.linalg import Method, plain, plan
 from polargrad.linalg import method as method_of
+from polargrad.linalg.precision import COMPUTE_DTYPES
 
 
 def resolve(group: dict[str, Any], stack: Tensor) -> Method:
@@ -21,6 +22,7 @@ def resolve(group: dict[str, Any], stack: Tensor) -> Method:
     m, n = stack.shape[-2:]
     key = f"{m}x{n} {stack.dtype} {stack.device.type}"
     if key not in group["resolved"]:
-        chosen = plan(tol=group["tol"], dtype=stack.dtype, device=stack.device.type)
+        dtype = COMPUTE_DTYPES.get(group["compute_dtype"])
+        chosen = plan(stack, tol=group["tol"], compute_dtype=dtype)
         group["resolved"][key] = plain(chosen.method)
     return method_of(group["resolved"][key])

@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from polargrad.linalg.methods.gram_eigh import GramEigh
+from polargrad.linalg.methods.gram_polynomial import GramPolynomial
+from polargrad.linalg.methods.gram_zolotarev import GramZolotarev
+from polargrad.linalg.methods.mixed_qdwh import MixedQDWH
+from polargrad.linalg.methods.newton import Newton
 from polargrad.linalg.methods.newton_schulz import NewtonSchulz
 from polargrad.linalg.methods.polar_express import PolarExpress
+from polargrad.linalg.methods.preconditioned_newton_schulz import PreconditionedNewtonSchulz
 from polargrad.linalg.methods.qdwh import QDWH
+from polargrad.linalg.methods.randomized_svd import RandomizedSVD
 from polargrad.linalg.methods.svd import SVD
+from polargrad.linalg.methods.zolotarev import Zolotarev
 
 __all__ = [
     "METHODS",
     "QDWH",
     "SVD",
+    "GramEigh",
+    "GramPolynomial",
+    "GramZolotarev",
     "Method",
+    "MixedQDWH",
+    "Newton",
     "NewtonSchulz",
     "PolarExpress",
+    "PreconditionedNewtonSchulz",
+    "RandomizedSVD",
+    "Zolotarev",
     "label",
     "method",
     "plain",
 ]
 
-Method = SVD | QDWH | NewtonSchulz | PolarExpress
-METHODS: dict[str, type[Method]] = {
-    kind.name: kind for kind in (SVD, QDWH, NewtonSchulz, PolarExpress)
-}
+Method = (
+    SVD
+    | RandomizedSVD
+    | GramEigh
+    | QDWH
+    | MixedQDWH
+    | Zolotarev
+    | GramZolotarev
+    | Newton
+    | NewtonSchulz
+    | PolarExpress
+    | PreconditionedNewtonSchulz
+    | GramPolynomial
+)
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in get_args(Method)}
 
 
 def method(spec: str | Mapping[str, Any] | Method) -> Method:
@@ -60,6 +87,13 @@ def method(spec: str | Mapping[str, Any] | Method) -> Method:
     if unknown:
         has = f"has the options {', '.join(known)}" if known else "has no options"
         raise ValueError(f"method {name!r} {has}, got {', '.join(map(repr, unknown))}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.name not in options
+    ]
+    if missing:
+        raise ValueError(f"method {name!r} needs the options {', '.join(missing)}, got {spec!r}")
     return kind(**options)
 
 

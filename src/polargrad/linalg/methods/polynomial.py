@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from polargrad.linalg.coefficients import Triple
+from polargrad.linalg.methods.outcome import Promise
+from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, error_growth
+from polargrad.linalg.precision import HALF
 
 Bound = Literal["frobenius", "schatten4"]
 BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
+
+# From which share of the bound on a method speaks of singular values, unless it is told.
+LOWER = 1e-3
 
 
 def check_steps(steps: int) -> None:
@@ -22,9 +28,56 @@ def check_steps(steps: int) -> None:
         raise ValueError(f"steps must be at least 1, got {steps}")
 
 
+def check_bound(bound: str, safety: float = 1.0) -> None:
+    """Raise unless ``bound`` is known and ``safety`` is a finite number of at least 1."""
+    if bound not in BOUNDS:
+        raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
+    if not 1.0 <= safety < math.inf:
+        raise ValueError(f"safety must be at least 1, got {safety}")
+
+
+def normalise(
+    x: Tensor,
+    bound: Bound = "frobenius",
+    *,
+    safety: float = 1.0,
+    eps: float | None = None,
+    with_gram: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    r"""Return X = x/(s·β), and its Gram matrix where it was formed for β or is asked for.
+
+    :math:`\beta \ge \sigma_1` is the Frobenius norm, or the Schatten-4 norm
+    :math:`\|x^{\mathsf H}x\|_F^{1/2}`, which is up to :math:`n^{1/4}` times smaller and comes free
+    with the first Gram matrix. ``safety`` is s; ``eps`` is a peer's floor under the norm. A zero
+    matrix stays zero.
+    """
+    gram = x.mH @ x if bound == "schatten4" or with_gram else None
+    if eps is not None:
+        # The peers' own function: the same to the last bit.
+        norm = torch.linalg.matrix_norm(x, keepdim=True).clamp(eps)
+    else:
+        square = _sum_of_squares(x if bound == "frobenius" or gram is None else gram)
+        # A root of 1 for a zero matrix: that of 0 has no derivative.
+        norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
+        norm = norm.sqrt() if bound == "schatten4" else norm
+    norm = safety * norm
+    return x / norm, None if gram is None else gram / norm.square()
+
+
+def _sum_of_squares(x: Tensor) -> Tensor:
+    """‖x‖_F² of each matrix, summed pairwise.
+
+    Not by a norm function: in float32 on a CPU those add one after the other, so that the norm of
+    a 3000 × 1000 matrix comes out 1.4e-4 too small. That puts σ₁ outside of [0, 1], where the
+    polynomials are steep: without safety a matrix of rank one got values of 3e5.
+    """
+    squares = x.real.square() + x.imag.square() if x.is_complex() else x.square()
+    return squares.sum(dim=(-2, -1), keepdim=True)
+
+
 def iterate(
     x: Tensor,
-    polynomials: Sequence[Triple],
+    polynomials: Sequence[OddPolynomial],
     *,
     bound: Bound = "frobenius",
     safety: float = 1.0,
@@ -33,31 +86,73 @@ def iterate(
     r"""Apply odd polynomials to the singular values of a tall stack ``x`` (m, n) or (B, m, n).
 
     .. math:: X \leftarrow X / (s\,\beta), \qquad
-              X \leftarrow a X + X (b G + c G^2), \quad G = X^{\mathsf H}X
+              X \leftarrow X (a I + b G + c G^2 + d G^3 + e G^4), \quad G = X^{\mathsf H}X
 
-    where :math:`\beta \ge \sigma_1` is the Frobenius norm, or the Schatten-4 norm
-    :math:`\|X^{\mathsf H}X\|_F^{1/2}`, which is up to :math:`n^{1/4}` times smaller and comes free
-    with the first Gram matrix. ``safety`` is s; ``eps`` is a peer's floor under the norm.
-
-    Cost: 4 m n² flops a step for a cubic, 2 n³ more for a quintic. A zero matrix stays zero.
+    with β, s and eps as in :func:`normalise`. Cost a step: 4 m n² flops for degree 3, 2 n³ more
+    for degree 5, 4 n³ more for 7 and 9: two, three, four products.
     """
-    gram = x.mH @ x if bound == "schatten4" else None
-    if gram is None:
-        norm = torch.linalg.matrix_norm(x, keepdim=True)
-    else:
-        norm = torch.linalg.matrix_norm(gram, keepdim=True).sqrt()
-    norm = torch.where(norm > 0, norm, torch.ones_like(norm)) if eps is None else norm.clamp(eps)
-    norm = safety * norm
-    x = x / norm
-    for index, (a, b, c) in enumerate(polynomials):
-        gram = gram / norm.square() if index == 0 and gram is not None else x.mH @ x
-        # b G + c G² on the small side, then one product with x.
-        weight = _add_product(gram, gram, gram, beta=b, alpha=c) if c != 0.0 else b * gram
-        x = _add_product(x, x, weight, beta=a)
+    x, gram = normalise(x, bound, safety=safety, eps=eps)
+    for a, *higher in polynomials:
+        gram = x.mH @ x if gram is None else gram
+        x = add_product(x, x, higher_terms(gram, higher), beta=a)
+        gram = None
     return x
 
 
-def _add_product(y: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float = 1.0) -> Tensor:
+def higher_terms(gram: Tensor, coefficients: Sequence[float]) -> Tensor:
+    r"""Return :math:`bG + cG^2 + dG^3 + eG^4`, by Paterson and Stockmeyer: two products at most.
+
+    Raises:
+        ValueError: for d or e in half precision, where what their terms, of some hundred times the
+            result, leave of it is nothing: values up to 1e18 have been seen in bfloat16.
+
+    Source: M. S. Paterson, L. J. Stockmeyer, SIAM J. Comput. 2 (1973).
+    """
+    b, c, d, e = (*coefficients, 0.0, 0.0, 0.0)[:4]
+    if d == 0.0 and e == 0.0:
+        return add_product(gram, gram, gram, beta=b, alpha=c) if c != 0.0 else b * gram
+    if gram.dtype in HALF:
+        raise ValueError(f"degrees 7 and 9 need float32 or more, got a matrix of {gram.dtype}")
+    square = gram @ gram
+    upper = d * gram + e * square if e != 0.0 else d * gram
+    return add_product(b * gram + c * square, square, upper, beta=1.0)
+
+
+def add_product(y: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float = 1.0) -> Tensor:
     """beta·y + alpha·a b, in one call: for one matrix the plain product is the faster one."""
     fused = torch.addmm if y.ndim == 2 else torch.baddbmm
     return fused(y, a, b, beta=beta, alpha=alpha)
+
+
+def rounding(rows: int, dtype: torch.dtype) -> float:
+    r"""Return :math:`(4 + \sqrt m)\,\mathrm{eps}`: what a product of length m may be off by.
+
+    Example:
+        >>> rounding(16, torch.float64) == 8 * torch.finfo(torch.float64).eps
+        True
+    """
+    return (4.0 + math.sqrt(rows)) * torch.finfo(dtype).eps
+
+
+def promise(
+    polynomials: tuple[OddPolynomial, ...],
+    lower: float,
+    rows: int,
+    dtype: torch.dtype,
+    *,
+    beyond: float = 0.0,
+) -> Promise:
+    r"""Return what polynomials of :math:`x \in [\text{lower}, 1]` promise for m rows.
+
+    The deviation is :math:`d = \max|p(x) - 1|`, exactly, up to x = 1 + ``beyond``, and a bound of
+    what rounding adds: each iterate is off by :func:`rounding` times its size, which the
+    polynomials after it multiply as :func:`~polargrad.linalg.odd_polynomials.error_growth` says;
+    errors of directions with smaller singular values count by their square, as long as they are
+    small. U = W p(Σ) Vᴴ has UH = W p(Σ)² Σ Vᴴ, whose singular values are off by
+    :math:`|1 - p^2| \le d(2 + d)`.
+    """
+    unit = rounding(rows, dtype)
+    counted, anywhere = (unit * growth for growth in error_growth(polynomials, lower))
+    beside = 2.0 * anywhere**2 if anywhere < 0.25 else anywhere
+    total = deviation(polynomials, lower, 1.0 + beyond) + counted + beside
+    return Promise(deviation=total, down_to=lower, residual=total * (2.0 + total))

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.methods.null_space import without_null_space
+from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.methods.polynomial import check_steps
-from polargrad.linalg.methods.svd import SVD
 from polargrad.linalg.precision import rank_cutoff
 
 # Above this weight the Gram matrix would lose too much of the small singular values, and a step
@@ -69,7 +69,6 @@ class QDWH:
 
     name: ClassVar[str] = "qdwh"
     products_only: ClassVar[bool] = False
-    complex_input: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -88,6 +87,25 @@ class QDWH:
         """
         return cls(steps=steps, lower_bound=REFERENCE_LOWER_BOUND, polish=True)
 
+    def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
+        """See :class:`Promise`: 20 eps if converged, else what the budget leaves of its bound."""
+        eps = torch.finfo(dtype).eps
+        cutoff = rank_cutoff(columns, dtype)
+        if self.steps is None:
+            return Promise(20.0 * eps, cutoff, 20.0 * eps)
+        lower = self.lower_bound or cutoff / (rows * columns) ** 0.25
+        reached = lower
+        for _ in _weights(lower, eps, self.steps):
+            reached = halley_weights(reached)[3]
+        if self.polish:
+            reached = 1.5 * reached - 0.5 * reached**3
+        return Promise(1.0 - reached + 20.0 * eps, lower)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the result is the polar factor to rounding: not with a budget of steps."""
+        return self.steps is None
+
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         rows, columns = x.shape[-2:]
@@ -96,7 +114,7 @@ class QDWH:
         if bound is None:
             # σ > τσ₁ counts, and α ≤ (mn)^¼ σ₁: so σ/α > √n·eps/(mn)^¼.
             bound = rank_cutoff(columns, real) / (rows * columns) ** 0.25
-        u = x / _upper_bound(x)
+        u = x / upper_bound(x)
         weights = _weights(bound, torch.finfo(real).eps, self.steps)
         for a, b, c in weights:
             step = _qr_step if c > LARGEST_CHOLESKY_WEIGHT else _cholesky_step
@@ -105,7 +123,7 @@ class QDWH:
             u = 1.5 * u - 0.5 * u @ (u.mH @ u)
         if self.steps is not None:
             return Factor(u, steps=len(weights))
-        u, rank = _without_null_space(x, u)
+        u, rank = without_null_space(x, u)
         return Factor(u, steps=len(weights), rank=rank)
 
 
@@ -116,18 +134,28 @@ def _weights(
     """The weights (a, b, c) from the lower bound to within 5 eps of 1, or to the budget's end."""
     weights: list[tuple[float, float, float]] = []
     while lower + 5.0 * eps < 1.0 and (budget is None or len(weights) < budget):
-        square = lower * lower
-        d = (4.0 * (1.0 / square - 1.0) / square) ** (1.0 / 3.0)
-        root = math.sqrt(1.0 + d)
-        a = root + math.sqrt(2.0 - d + 2.0 * (2.0 - square) / (square * root))
-        b = (a - 1.0) ** 2 / 4.0
-        c = a + b - 1.0
+        a, b, c, lower = halley_weights(lower)
         weights.append((a, b, c))
-        lower = min(lower * (a + b * square) / (1.0 + c * square), 1.0)
     return tuple(weights)
 
 
-def _upper_bound(x: Tensor) -> Tensor:
+def halley_weights(lower: float) -> tuple[float, float, float, float]:
+    """The best weights (a, b, c) for singular values in [lower, 1], and the lower bound after it.
+
+    Example:
+        >>> [round(weight, 3) for weight in halley_weights(1.0)]
+        [3.0, 1.0, 3.0, 1.0]
+    """
+    square = lower * lower
+    d = (4.0 * (1.0 / square - 1.0) / square) ** (1.0 / 3.0)
+    root = math.sqrt(1.0 + d)
+    a = root + math.sqrt(2.0 - d + 2.0 * (2.0 - square) / (square * root))
+    b = (a - 1.0) ** 2 / 4.0
+    c = a + b - 1.0
+    return a, b, c, min(lower * (a + b * square) / (1.0 + c * square), 1.0)
+
+
+def upper_bound(x: Tensor) -> Tensor:
     """√(‖x‖₁‖x‖∞) ≥ σ₁ for each matrix, and 1 for a zero matrix; the roots first: no overflow."""
     size = x.abs()
     columns = size.sum(dim=-2).amax(dim=-1)
@@ -154,25 +182,3 @@ def _cholesky_step(x: Tensor, a: float, b: float, c: float) -> Tensor:
     factor, _ = torch.linalg.cholesky_ex(identity + c * (x.mH @ x))
     solved = torch.cholesky_solve(x.mH, factor).mH
     return (b / c) * x + (a - b / c) * solved
-
-
-def _without_null_space(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Replace u by the partial isometry of an SVD for every x that is not clearly of full rank.
-
-    Where x is zero to rounding, rounding errors have been blown up to singular values anywhere in
-    [0, 1]. A Cholesky factorization of H − 10τ‖H‖_F I proves that there is no such direction; a
-    tenfold cutoff, because H itself is known to a few eps ‖H‖ only.
-    """
-    h = u.mH @ x
-    h = 0.5 * (h + h.mH)
-    shift = 10.0 * rank_cutoff(x.shape[-1], x.real.dtype) * torch.linalg.matrix_norm(h)
-    identity = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
-    _, info = torch.linalg.cholesky_ex(h - shift[..., None, None] * identity)
-    suspect = info != 0
-    rank = torch.full(suspect.shape, x.shape[-1], dtype=torch.int64, device=x.device)
-    if not bool(suspect.any()):
-        return u, rank
-    exact = SVD()(x[suspect])
-    assert exact.rank is not None  # the SVD always tells
-    u = u.clone().masked_scatter_(suspect[..., None, None], exact.U)
-    return u, rank.masked_scatter_(suspect, exact.rank)

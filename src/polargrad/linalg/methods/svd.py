@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.precision import rank_cutoff
+
+Reduction = Literal["none", "qr"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,22 @@ class SVD:
     .. math:: A = W \Sigma V^{\mathsf H}, \qquad
               U = \sum_{\sigma_i > \tau\sigma_1} w_i v_i^{\mathsf H}
 
-    The definition itself: the most robust choice for any condition number, and on a CPU also the
-    fastest exact one in most cases. On a GPU choose :class:`QDWH`.
+    The definition itself: the most robust choice for any condition number, and for large float64
+    matrices on a CPU also the fastest. For float32 :class:`GramEigh` and :class:`MixedQDWH` are
+    faster and ten times as accurate; on a GPU choose :class:`QDWH`.
 
     Directions with :math:`\sigma_i \le \tau\sigma_1`, :math:`\tau = \sqrt n\,\mathrm{eps}` of the
     working dtype, stay zero: a rank-deficient matrix gets its canonical partial isometry.
 
-    Cost: about 22 n³ flops for a square matrix, backward stable in the working dtype.
+    Cost: about 22 n³ flops for a square matrix, backward stable in the working dtype; with
+    reduction 6 m n² + 22 n³ for a tall one.
+
+    Args:
+        reduction: ``"qr"`` decomposes the triangular factor R of A = QR instead, where m > n, and
+            multiplies with Q: a little faster for m ≥ 4 n.
+
+    Raises:
+        ValueError: for another reduction.
 
     Example:
         >>> import polargrad as pg
@@ -36,13 +47,28 @@ class SVD:
     Source: N. J. Higham, *Functions of Matrices* (2008), chapter 8.
     """
 
+    reduction: Reduction = "none"
+
     name: ClassVar[str] = "svd"
     products_only: ClassVar[bool] = False
-    complex_input: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
+    converged: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction must be one of none, qr, got {self.reduction!r}")
+
+    def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
+        """See :class:`Promise`: (20 + 2 √n) eps, which is some twice what has been seen."""
+        bound = (20.0 + 2.0 * columns**0.5) * torch.finfo(dtype).eps
+        return Promise(bound, rank_cutoff(columns, dtype), bound)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
+        if self.reduction == "qr" and x.shape[-2] > x.shape[-1]:
+            q, r = torch.linalg.qr(x)
+            inner = SVD()(r)
+            return Factor(q @ inner.U, rank=inner.rank)
         w, sigma, vh = torch.linalg.svd(x, full_matrices=False)
         kept = sigma > rank_cutoff(x.shape[-1], sigma.dtype) * sigma[..., :1]
         return Factor((w * kept.unsqueeze(-2)) @ vh, rank=kept.sum(dim=-1))

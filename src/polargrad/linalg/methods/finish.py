@@ -1,0 +1,61 @@
+"""The end of the exact iterations: check that all singular values have arrived, and polish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.products import gram
+
+__all__ = ["finish"]
+
+# A defect of 4 eps √n is what the iterations leave by rounding alone; below it nothing is gained.
+ENOUGH = 4.0
+# Each step of order three takes a singular value of 0.5 to 0.8 to 0.98 to 1: where three are not
+# enough, or a value is above 1.3, the estimate of the smallest singular value was far off.
+MOST_STEPS = 3
+LARGEST_DEFECT = 0.75
+
+
+def finish(x: Tensor, u: Tensor, steps: int, exact: Callable[[Tensor], Factor]) -> Factor:
+    r"""Bring the singular values of u to 1, and start anew with ``exact`` where they are too far.
+
+    .. math:: E = I - U^{\mathsf H}U, \qquad U \leftarrow U\left(I + \tfrac12 E\right)
+              \quad\text{or}\quad U \leftarrow U\left(I + \tfrac12 E + \tfrac38 E^2\right)
+
+    One host synchronization a step. Most calls take one step, or none.
+
+    Args:
+        x: the matrices, (m, n) or (B, m, n), of full rank.
+        u: their factors but for singular values that are nearly 1.
+        steps: how many steps were taken so far.
+        exact: a method for the matrices that are not nearly done.
+    """
+    fused = torch.addmm if u.ndim == 2 else torch.baddbmm
+    columns = u.shape[-1]
+    eps = torch.finfo(x.dtype).eps
+    rank = torch.full(u.shape[:-2], columns, dtype=torch.int64, device=x.device)
+    for _ in range(MOST_STEPS):
+        # I − UᴴU tells whether all singular values have arrived, and is half of a step.
+        defect = -gram(u)
+        defect.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        size = torch.linalg.matrix_norm(defect)
+        largest = float(size.nan_to_num(torch.inf).amax())
+        if largest <= ENOUGH * eps * columns**0.5:
+            return Factor(u, steps, rank)
+        if largest > LARGEST_DEFECT * columns**0.5:
+            break
+        steps += 1
+        if largest <= eps**0.5:
+            return Factor(fused(u, u, defect, alpha=0.5), steps, rank)
+        u = fused(u, u, fused(defect, defect, defect, alpha=0.75), alpha=0.5)
+        if largest <= eps ** (1.0 / 3.0):
+            return Factor(u, steps, rank)
+    lost = ~(size <= eps ** (1.0 / 3.0))
+    anew = exact(x[lost])
+    assert anew.rank is not None  # exact methods tell the rank
+    u = u.masked_scatter(lost[..., None, None], anew.U)
+    return Factor(u, steps, rank.masked_scatter(lost, anew.rank))

@@ -1,0 +1,117 @@
+"""The polar factor from the eigenvectors of the Gram matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.precision import double_dtype, rank_cutoff
+from polargrad.linalg.products import gram
+
+# A tall matrix of this many rows a column is multiplied once, by V f(Λ) Vᴴ in double precision; a
+# squarer one twice, by V f(Λ) in double and by Vᴴ in its own precision, which is cheaper there.
+TALL = 2
+
+
+@dataclass(frozen=True)
+class GramEigh:
+    r"""The polar factor by the eigenvectors of the Gram matrix, in double precision.
+
+    .. math:: A^{\mathsf H}A = V\Lambda V^{\mathsf H}, \qquad
+              U = A\,V \operatorname{diag}(f(\lambda_i))\,V^{\mathsf H}, \quad
+              f(\lambda) = \lambda^{-1/2} \text{ for } \lambda > \tau^2\lambda_1, \text{ else } 0
+
+    For float32 (and half) matrices exact to a few eps at every condition number, rank-revealing
+    with the cutoff :math:`\tau = \sqrt n\,\mathrm{eps}` of the working dtype, and for tall matrices
+    the fastest: squaring the condition number costs nothing in twice the precision.
+
+    For float64 matrices there is no such room: singular values below
+    :math:`\sqrt{8 n\,\mathrm{eps}}\,\sigma_1` count as zero, and the residual grows as
+    :math:`\kappa\,\mathrm{eps}`. Choose :class:`SVD` or :class:`Newton` there.
+
+    Cost: 4 m n² + 10 n³ flops in double precision for a tall matrix; each step of polishing 4 m n².
+
+    Args:
+        polish: how many Newton–Schulz steps follow, which make U orthonormal to rounding where the
+            spread of the eigenvalues has cost digits; 0 suffices up to
+            :math:`\kappa = 2\cdot10^4`, 2 always. None takes as many as the eigenvalues ask for,
+            at one host synchronization.
+
+    Raises:
+        ValueError: if ``polish`` is neither None nor 0, 1 or 2.
+
+    Example:
+        >>> import polargrad as pg
+        >>> A = torch.diag(torch.tensor([1.0, -1e-4]))
+        >>> pg.polar_factor(A, method=GramEigh()).round(decimals=6) + 0.0
+        tensor([[ 1.,  0.],
+                [ 0., -1.]])
+
+    Source: N. J. Higham, *Functions of Matrices* (2008), section 8.1; the error of small
+    eigenvalues is that of a Hermitian eigenproblem, eps · λ₁.
+    """
+
+    polish: int | None = 2
+
+    name: ClassVar[str] = "gram_eigh"
+    products_only: ClassVar[bool] = False
+    scale_free: ClassVar[bool] = True
+    converged: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.polish not in (None, 0, 1, 2):
+            raise ValueError(f"polish must be None, 0, 1 or 2, got {self.polish!r}")
+
+    def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
+        """See :class:`Promise`; 5 eps for float32, where κ² still fits into float64."""
+        eps = torch.finfo(dtype).eps
+        if double_dtype(dtype) == dtype:
+            down_to = (8.0 * columns * eps) ** 0.5
+            return Promise(40.0 * eps, down_to, eps / down_to)
+        return Promise(10.0 * eps, rank_cutoff(columns, dtype), 5.0 * eps)
+
+    def __call__(self, x: Tensor) -> Factor:
+        """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
+        wide = x.to(double_dtype(x.dtype))
+        return from_gram(x, wide, gram(wide), self.polish)
+
+
+def from_gram(x: Tensor, wide: Tensor, c: Tensor, polish: int | None) -> Factor:
+    """The factor of x from the Gram matrix c of ``wide``, which is x in double precision."""
+    rows, columns = x.shape[-2:]
+    eigenvalues, vectors = torch.linalg.eigh(c)
+    kept = eigenvalues > _cutoff(columns, x.dtype) * eigenvalues[..., -1:]
+    inverse_root = torch.where(kept, eigenvalues, torch.inf).rsqrt()
+    weighted = vectors * inverse_root.unsqueeze(-2).to(vectors.dtype)
+    if rows >= TALL * columns:
+        u = (wide @ (weighted @ vectors.mH)).to(x.dtype)
+    else:
+        u = (wide @ weighted).to(x.dtype) @ vectors.mH.to(x.dtype)
+    steps = _polishing(eigenvalues, kept, x.dtype) if polish is None else polish
+    for _ in range(steps):
+        u = 1.5 * u - 0.5 * u @ gram(u)
+    return Factor(u, steps=1 + steps, rank=kept.sum(dim=-1))
+
+
+def _cutoff(columns: int, dtype: torch.dtype) -> float:
+    """The share of the largest eigenvalue up to which an eigenvalue counts as zero."""
+    if double_dtype(dtype) == dtype:
+        return 8.0 * columns * torch.finfo(dtype).eps
+    return rank_cutoff(columns, dtype) ** 2
+
+
+def _polishing(eigenvalues: Tensor, kept: Tensor, dtype: torch.dtype) -> int:
+    """How many cubic steps bring the defect, below eps(double) κ², under eps of the dtype."""
+    smallest = torch.where(kept, eigenvalues, torch.inf).amin(dim=-1)
+    spread = float((eigenvalues[..., -1] / smallest).amax())
+    eps = torch.finfo(dtype).eps
+    defect = torch.finfo(eigenvalues.dtype).eps * spread
+    steps = 0
+    while defect > eps and steps < 2:
+        defect = 0.75 * defect * defect
+        steps += 1
+    return steps

@@ -1,0 +1,172 @@
+r"""Products and factorizations that use symmetry, in blocks where that is faster.
+
+A symmetric product has half the entries to compute, which the library's product does not know; a
+blocked Cholesky factorization with inverted diagonal blocks does nearly all of its work in
+products. On two cores both take 0.5 to 0.75 of the library's time for one matrix on a CPU. Stacks,
+small matrices and other devices go to the library.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["SpdFactor", "factorize", "gram", "inverse_triangle", "solve_right", "symmetric_product"]
+
+# Measured on two cores in both precisions: below these sizes the blocks cost what they save.
+LEAST_PRODUCT = 512
+LEAST_FACTOR = 128
+STRIP = 256
+# 96 rather than 64 or 128: block columns that are not a power of two apart stay in the cache.
+BLOCK = 96
+
+
+class SpdFactor(NamedTuple):
+    """A Cholesky factorization :math:`M = LL^{\\mathsf H}` of a stack of matrices.
+
+    Attributes:
+        lower: L; in a blocked factorization what stands above its diagonal is meaningless.
+        inverses: the inverted diagonal blocks of L, or None for the library's factorization.
+        info: int32, nonzero for a matrix that is not positive definite to rounding, whose L is
+            meaningless. Nothing is raised and nothing is synchronized.
+    """
+
+    lower: Tensor
+    inverses: tuple[Tensor, ...] | None
+    info: Tensor
+
+
+def gram(x: Tensor) -> Tensor:
+    r"""Return :math:`X^{\mathsf H}X`, shape (..., n, n).
+
+    Example:
+        >>> gram(torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.],
+                [2., 4.]])
+    """
+    return symmetric_product(x.mH, x)
+
+
+def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left · right, of which the caller knows that it is Hermitian.
+
+    Example:
+        >>> square = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+        >>> symmetric_product(square, square)
+        tensor([[ 5.,  5.],
+                [ 5., 10.]])
+    """
+    n = left.shape[-2]
+    if left.ndim > 2 or n < LEAST_PRODUCT or left.device.type != "cpu":
+        return left @ right
+    result = left.new_empty(n, n)
+    for start in range(0, n, STRIP):
+        stop = min(start + STRIP, n)
+        torch.mm(left[start:stop], right[:, start:], out=result[start:stop, start:])
+        result[stop:, start:stop] = result[start:stop, stop:].mH
+    return result
+
+
+def factorize(
+    matrix: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
+) -> SpdFactor:
+    r"""Return the Cholesky factorization of scale · M + shift · I.
+
+    Args:
+        matrix: M, shape (..., n, n), Hermitian. Not changed.
+        shift: a number, or one for each matrix as (..., 1).
+        scale: a number, or one for each matrix as (..., 1, 1).
+
+    Example:
+        >>> factorize(torch.eye(2), shift=3.0).lower
+        tensor([[2., 0.],
+                [0., 2.]])
+    """
+    shifted = scale * matrix
+    shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
+    n = matrix.shape[-1]
+    if matrix.ndim > 2 or n < LEAST_FACTOR or matrix.device.type != "cpu":
+        lower, info = torch.linalg.cholesky_ex(shifted)
+        return SpdFactor(lower, None, info)
+    lower = torch.empty_like(shifted)
+    identity = torch.eye(BLOCK, dtype=matrix.dtype)
+    inverses, infos = [], []
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        column = shifted[start:, start:stop]
+        if start:
+            done = lower[start:, :start]
+            column = torch.addmm(column, done, done[: stop - start].mH, alpha=-1)
+        corner, info = torch.linalg.cholesky_ex(column[: stop - start])
+        inverse = torch.linalg.solve_triangular(
+            corner, identity[: stop - start, : stop - start], upper=False
+        )
+        lower[start:stop, start:stop] = corner
+        if stop < n:
+            torch.mm(column[stop - start :], inverse.mH, out=lower[stop:, start:stop])
+        inverses.append(inverse)
+        infos.append(info)
+    return SpdFactor(lower, tuple(inverses), torch.stack(infos).amax(dim=0))
+
+
+def solve_right(x: Tensor, factor: SpdFactor) -> Tensor:
+    r"""Return :math:`X M^{-1}` for the factorized M.
+
+    Args:
+        x: shape (..., m, n). Not changed.
+        factor: of n × n matrices.
+
+    Example:
+        >>> solve_right(torch.ones(1, 2), factorize(torch.eye(2), 3.0))
+        tensor([[0.2500, 0.2500]])
+    """
+    lower, inverses, _ = factor
+    if inverses is None:
+        half = torch.linalg.solve_triangular(lower.mH, x, upper=True, left=False)
+        solved: Tensor = torch.linalg.solve_triangular(lower, half, upper=False, left=False)
+        return solved
+    n = lower.shape[-1]
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    starts = range(0, n, BLOCK)
+    for start, inverse in zip(starts, inverses, strict=True):
+        stop = start + inverse.shape[-1]
+        column = x[:, start:stop]
+        if start:
+            column = torch.addmm(column, result[:, :start], lower[start:stop, :start].mH, alpha=-1)
+        torch.mm(column, inverse.mH, out=result[:, start:stop])
+    for start, inverse in zip(reversed(starts), reversed(inverses), strict=True):
+        stop = start + inverse.shape[-1]
+        if stop < n:
+            below = lower[stop:, start:stop]
+            column = torch.addmm(result[:, start:stop], result[:, stop:], below, alpha=-1)
+            torch.mm(column, inverse, out=result[:, start:stop])
+        else:
+            result[:, start:stop] = result[:, start:stop] @ inverse
+    return result
+
+
+def inverse_triangle(factor: SpdFactor) -> Tensor:
+    r"""Return :math:`L^{-1}`, lower triangular, so that :math:`M^{-1} = L^{-\mathsf H}L^{-1}`.
+
+    Example:
+        >>> inverse_triangle(factorize(torch.eye(2), 3.0))
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]])
+    """
+    lower, inverses, _ = factor
+    n = lower.shape[-1]
+    if inverses is None:
+        identity = torch.eye(n, dtype=lower.dtype, device=lower.device)
+        identity = identity.expand_as(lower)
+        triangle: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+        return triangle
+    result = torch.zeros_like(lower)
+    for start, inverse in zip(range(0, n, BLOCK), inverses, strict=True):
+        stop = start + inverse.shape[-1]
+        result[start:stop, start:stop] = inverse
+        if start:
+            left = lower[start:stop, :start] @ result[:start, :start]
+            result[start:stop, :start] = (-inverse) @ left
+    return result
