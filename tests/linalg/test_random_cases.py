@@ -64,7 +64,7 @@ def check(seed, method, largest=40):
     sigma = torch.linalg.svdvals(double(a))
     exact, zero = sigma.sum(-1), sigma[..., rank:].sum(-1)  # what counts as zero is not in U
     error = (result.nuclear_norm.double() - exact).abs()
-    limit = 4 if method == "auto" else 20
+    limit = 6 if method == "auto" else 20  # 4 of the default's own, 2 of the oracle's
     assert (error <= limit * e * exact + zero).all(), where
     check_certificate(a, result, rank, where)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from polargrad.errors import ToleranceError, ToleranceWarning
+from polargrad.errors import PolarGradError, ToleranceError, ToleranceWarning
 from polargrad.linalg.certificate import Certificate, measure, promised
 from polargrad.linalg.derivative import differentiable_factor
-from polargrad.linalg.methods import Method, label
+from polargrad.linalg.methods import SVD, GramEigh, Method, label
 from polargrad.linalg.methods import method as method_of
 from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.planner import plan
@@ -254,7 +254,8 @@ def _apply(chosen: Method, scaled: Tensor, dtype: torch.dtype) -> Factor:
         u, steps, rank = chosen(flat)
     u = u.to(scaled.dtype).reshape(tall.shape)
     rank = None if rank is None else rank.reshape(scaled.shape[:-2])
-    return Factor(u.mH if wide else u, steps, rank)
+    # Without a pending conjugation, with which a tensor cannot go to numpy.
+    return Factor(u.mH.resolve_conj() if wide else u, steps, rank)
 
 
 def _wants_derivative(x: Tensor) -> bool:
@@ -323,12 +324,21 @@ def _choose(
     """Check the matrix, resolve the method and check one against the other."""
     check_choice("nonfinite", nonfinite, get_args(NonFinite))
     check_matrix(A)
+    traced = torch.compiler.is_compiling()
     if isinstance(spec, str) and spec == "auto":
         chosen = _planned(A, tol, dtype, on_failure)
+        if traced and chosen.adaptive:
+            chosen = SVD() if chosen.name == "newton" else GramEigh()
     elif tol is not None:
         raise ValueError(f"tol is for method='auto' alone, got tol={tol} with method={spec!r}")
     else:
-        chosen = method_of(spec)
+        chosen = spec if isinstance(spec, Method) else _constant_method(spec)
+    if traced and chosen.adaptive:
+        raise PolarGradError(
+            f"method {label(chosen)!r} looks at values to decide how to go on, which torch.compile "
+            "and torch.export cannot: give one with a fixed budget, such as SVD(), "
+            "GramEigh(polish=2), QDWH(steps=6) or Zolotarev(iterations=2)"
+        )
     resolved = resolve_compute_dtype(A.dtype, dtype)
     if not chosen.products_only and resolved in (torch.float16, torch.bfloat16):
         raise ValueError(
@@ -336,6 +346,12 @@ def _choose(
             f"got {dtype}"
         )
     return chosen
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_method(spec: MethodSpec) -> Method:
+    """The method of a name, which torch.compile calls instead of looking into it."""
+    return method_of(spec)
 
 
 def _planned(

@@ -91,7 +91,9 @@ class _PolarFactor(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, compute: Compute) -> Any:
-        return differentiable_factor(x.movedim(in_dims[0], 0), compute), 0
+        moved = x.movedim(in_dims[0], 0)
+        stack = moved.reshape(-1, *moved.shape[-2:])  # methods know stacks of one dimension
+        return differentiable_factor(stack, compute).reshape(moved.shape), 0
 
 
 class _Sylvester(Function):

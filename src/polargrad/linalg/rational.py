@@ -10,6 +10,8 @@ import functools
 import math
 from dataclasses import dataclass
 
+import torch
+
 __all__ = ["ZolotarevCoefficients", "least_degree", "published_degree", "zolotarev"]
 
 # Both recursions below square their error at each round. The slowest cases, a lower end of 1e-300
@@ -111,6 +113,12 @@ def zolotarev(lower: float, degree: int) -> ZolotarevCoefficients:
     # Zolotarev's function starts at its least value and ends at its largest one.
     scale = 2.0 / (unscaled.value(lower) + unscaled.value(1.0))
     return ZolotarevCoefficients(tuple(poles), weights, scale, _deviation(lower, degree, period))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def constant_coefficients(lower: float, degree: int) -> ZolotarevCoefficients:
+    """The same as :func:`zolotarev`, which torch.compile calls instead of looking into it."""
+    return zolotarev(lower, degree)
 
 
 def published_degree(condition: float) -> tuple[int, int]:

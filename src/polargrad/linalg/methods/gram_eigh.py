@@ -66,6 +66,11 @@ class GramEigh:
         if self.polish not in (None, 0, 1, 2):
             raise ValueError(f"polish must be None, 0, 1 or 2, got {self.polish!r}")
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether values are looked at to decide how to go on."""
+        return self.polish is None
+
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """See :class:`Promise`; 5 eps for float32, where κ² still fits into float64."""
         eps = torch.finfo(dtype).eps

@@ -83,6 +83,7 @@ class GramPolynomial:
     products_only: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:

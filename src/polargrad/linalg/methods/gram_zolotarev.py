@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.products import factorize, gram, inverse_triangle
-from polargrad.linalg.rational import ZolotarevCoefficients, zolotarev
+from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficients
 
 # Below this lower bound the smallest shift is lost in the rounding of a float32 Gram matrix.
 LEAST_LOWER_SINGLE = 3e-4
@@ -60,6 +60,7 @@ class GramZolotarev:
     products_only: ClassVar[bool] = False
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.degree, bool) or not isinstance(self.degree, int):
@@ -72,7 +73,7 @@ class GramZolotarev:
     @property
     def coefficients(self) -> ZolotarevCoefficients:
         """The shifts, weights, scale and deviation of the rational function."""
-        return zolotarev(self.lower, self.degree)
+        return constant_coefficients(self.lower, self.degree)
 
     @property
     def deviation(self) -> float:

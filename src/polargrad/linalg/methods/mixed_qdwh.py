@@ -66,6 +66,7 @@ class MixedQDWH:
     products_only: ClassVar[bool] = False
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = True
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """See :class:`Promise`: 10 and 5 eps, down to the rank cutoff."""

@@ -78,6 +78,7 @@ class Newton:
     products_only: ClassVar[bool] = False
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = True
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """See :class:`Promise`: 5 eps for float32, 40 for float64 (60 above 1024 columns)."""

@@ -77,6 +77,7 @@ class NewtonSchulz:
     name: ClassVar[str] = "newton_schulz"
     products_only: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:

@@ -88,6 +88,7 @@ class PolarExpress:
     products_only: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_steps(self.steps)

@@ -69,6 +69,7 @@ class PreconditionedNewtonSchulz:
     products_only: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.lower < 1.0:

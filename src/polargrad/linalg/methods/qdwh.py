@@ -102,6 +102,11 @@ class QDWH:
         return Promise(1.0 - reached + 20.0 * eps, lower)
 
     @property
+    def adaptive(self) -> bool:
+        """Whether values are looked at to decide how to go on: not with a budget."""
+        return self.converged
+
+    @property
     def converged(self) -> bool:
         """Whether the result is the polar factor to rounding: not with a budget of steps."""
         return self.steps is None

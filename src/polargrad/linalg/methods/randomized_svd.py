@@ -67,6 +67,7 @@ class RandomizedSVD:
     products_only: ClassVar[bool] = False
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         lowest = {"rank": 1, "oversampling": 0, "power_iterations": 0, "seed": 0}

@@ -53,6 +53,7 @@ class SVD:
     products_only: ClassVar[bool] = False
     scale_free: ClassVar[bool] = True
     converged: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.reduction not in get_args(Reduction):

@@ -109,6 +109,11 @@ class Zolotarev:
             )
 
     @property
+    def adaptive(self) -> bool:
+        """Whether values are looked at to decide how to go on: not with a budget."""
+        return self.converged
+
+    @property
     def converged(self) -> bool:
         """Whether the result is the polar factor to rounding: not with a budget of iterations."""
         return self.iterations is None
