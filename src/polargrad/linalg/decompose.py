@@ -217,6 +217,7 @@ def _decompose(
     A: Tensor, chosen: Method, dtype: torch.dtype | None, nonfinite: NonFinite, complete: bool
 ) -> tuple[Prepared, Factor]:
     """Prepare A and call the method: the factor has A's orientation and the working dtype."""
+    resolved = resolve_compute_dtype(A.dtype, dtype)
     prepared = prepare(A, nonfinite)
     scaled, _, finite = prepared
     if A.numel() == 0:
@@ -224,7 +225,7 @@ def _decompose(
     source = scaled if chosen.scale_free else A.to(scaled.dtype)
     if finite is not None and not chosen.scale_free:
         source = torch.where(finite, source, torch.zeros_like(source))
-    factor = _apply(chosen, source, resolve_compute_dtype(A.dtype, dtype))
+    factor = _apply(chosen, source, resolved)
     if complete:
         factor = _completed(factor, chosen)
     if finite is not None:
@@ -332,7 +333,7 @@ def _choose(
     elif tol is not None:
         raise ValueError(f"tol is for method='auto' alone, got tol={tol} with method={spec!r}")
     else:
-        chosen = spec if isinstance(spec, Method) else _constant_method(spec)
+        chosen = method_of(spec)
     if traced and chosen.adaptive:
         raise PolarGradError(
             f"method {label(chosen)!r} looks at values to decide how to go on, which torch.compile "
@@ -346,12 +347,6 @@ def _choose(
             f"got {dtype}"
         )
     return chosen
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constant_method(spec: MethodSpec) -> Method:
-    """The method of a name, which torch.compile calls instead of looking into it."""
-    return method_of(spec)
 
 
 def _planned(

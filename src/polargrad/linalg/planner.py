@@ -24,6 +24,7 @@ from polargrad.linalg.methods import (
     label,
 )
 from polargrad.linalg.methods import method as method_of
+from polargrad.linalg.precision import HALF
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
 
 __all__ = ["TRAINING_TOLERANCE", "Plan", "PlanTable", "load_plan_table", "plan"]
@@ -45,8 +46,8 @@ EIGH_MOST_COLUMNS = 448
 NEWTON_LEAST_COLUMNS, NEWTON_MOST_COLUMNS = 33, 96
 NEWTON_DOUBLE_LEAST, NEWTON_DOUBLE_MOST = 96, 512
 REDUCTION_RATIO = 4.0
-ZOLOTAREV_LEAST_COLUMNS = 256
-ZOLOTAREV_TALL_COLUMNS, ZOLOTAREV_TALL_RATIO = 96, 4.0
+# The rational function needs fewer columns the taller the matrix: (ratio, columns).
+ZOLOTAREV_LEAST = ((1.0, 320), (2.0, 192), (4.0, 96), (8.0, 32))
 
 
 @dataclass(frozen=True)
@@ -261,9 +262,9 @@ def _training(
     rows: int, columns: int, dtype: torch.dtype, device: str, tol: float
 ) -> tuple[Method, str]:
     """Singular values within ``tol`` of 1 down to a thousandth of the norm."""
-    tall = columns >= ZOLOTAREV_TALL_COLUMNS and rows >= ZOLOTAREV_TALL_RATIO * columns
-    half = dtype in (torch.float16, torch.bfloat16)
-    if device == "cpu" and not half and (columns >= ZOLOTAREV_LEAST_COLUMNS or tall):
+    enough = any(rows >= ratio * columns and columns >= n for ratio, n in ZOLOTAREV_LEAST)
+    half = dtype in HALF
+    if device == "cpu" and not half and enough:
         for terms in range(2, MOST_TERMS + 1):
             rational = GramZolotarev(degree=terms, lower=TRAINING_LOWER)
             if rational.promise(rows, columns, dtype).deviation <= tol:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import working_dtype
-from polargrad.linalg.scaling import scale_by_power_of_two, times_power_of_two
+from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
 
 __all__ = ["NonFinite", "Prepared", "check_choice", "check_matrix", "is_traced", "prepare"]
 
@@ -76,27 +76,26 @@ def prepare(A: Tensor, nonfinite: NonFinite) -> Prepared:
     working = A.to(working_dtype(A.dtype))
     if A.numel() == 0:
         return Prepared(working, 0, None)
+    largest = largest_entry(working)
     if nonfinite == "propagate" or is_traced(A):
-        finite = torch.isfinite(working).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
-        scaled, exponent = scale_by_power_of_two(
-            torch.where(finite, working, torch.zeros_like(working))
-        )
+        finite = torch.isfinite(largest)[..., None, None]
+        clean = torch.where(finite, working, torch.zeros_like(working))
+        scaled, exponent = scale_by_power_of_two(clean, torch.where(finite[..., 0, 0], largest, 0))
         return Prepared(scaled, exponent[..., None, None], finite)
-    if A.numel() != A.shape[-2] * A.shape[-1] or A.is_complex():
-        _raise_unless_finite(bool(torch.isfinite(working).all()), A)
-        scaled, exponent = scale_by_power_of_two(working)
-        return Prepared(scaled, exponent[..., None, None], None)
-    # One real matrix: its largest entry, which has to be looked at anyway, tells everything.
-    largest = float(working.detach().abs().amax())
-    _raise_unless_finite(math.isfinite(largest), A)
-    power = math.frexp(largest)[1]
-    return Prepared(times_power_of_two(working, -power), power, None)
+    # What is looked at once tells of one matrix both whether it is finite and how large it is.
+    greatest = float(largest.amax())
+    if not math.isfinite(greatest):
+        _raise_non_finite(A)
+    if largest.ndim == 0:
+        power = math.frexp(greatest)[1]
+        return Prepared(times_power_of_two(working, -power), power, None)
+    scaled, exponent = scale_by_power_of_two(working, largest)
+    return Prepared(scaled, exponent[..., None, None], None)
 
 
-def _raise_unless_finite(finite: bool, A: Tensor) -> None:
-    if not finite:
-        count = int(torch.isfinite(A).logical_not().sum())
-        raise NonFiniteError(
-            f"A of shape {tuple(A.shape)} has {count} non-finite entries: "
-            "remove them, or pass nonfinite='propagate'"
-        )
+def _raise_non_finite(A: Tensor) -> NoReturn:
+    count = int(torch.isfinite(A).logical_not().sum())
+    raise NonFiniteError(
+        f"A of shape {tuple(A.shape)} has {count} non-finite entries: "
+        "remove them, or pass nonfinite='propagate'"
+    )

@@ -5,12 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["scale_by_power_of_two", "times_power_of_two"]
+__all__ = ["largest_entry", "scale_by_power_of_two", "times_power_of_two"]
 
 LARGEST_SINGLE_EXPONENT = 120  # 2^±120 are normal numbers of float32
 
 
-def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
+def largest_entry(A: Tensor) -> Tensor:
+    """Return the largest absolute entry of each matrix; NaN where there is one, inf likewise.
+
+    Of complex numbers the parts count, which cannot overflow.
+
+    Example:
+        >>> largest_entry(torch.tensor([[6.0, -8.0]]))
+        tensor(8.)
+    """
+    size = torch.view_as_real(A.detach()).abs() if A.is_complex() else A.detach().abs()
+    return size.amax(dim=tuple(range(A.ndim - 2, size.ndim)))
+
+
+def scale_by_power_of_two(A: Tensor, largest: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""Return :math:`2^{-e}A` with its largest entry in [1/2, 1), and the exponents e.
 
     Exact: only exponents change, so U is the same to the last bit for A and 2A, and squares
@@ -19,6 +32,7 @@ def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         A: shape (..., m, n), finite, not empty, at least float32.
+        largest: its largest entries, where they are known already.
 
     Returns:
         The scaled stack, and the exponents as int32, shape ``A.shape[:-2]`` (0 for a zero matrix).
@@ -27,8 +41,7 @@ def scale_by_power_of_two(A: Tensor) -> tuple[Tensor, Tensor]:
         >>> scale_by_power_of_two(torch.tensor([[6.0, -1.0]]))
         (tensor([[ 0.7500, -0.1250]]), tensor(3, dtype=torch.int32))
     """
-    size = torch.view_as_real(A.detach()).abs() if A.is_complex() else A.detach().abs()
-    largest = size.amax(dim=tuple(range(A.ndim - 2, size.ndim)))
+    largest = largest_entry(A) if largest is None else largest
     _, exponent = torch.frexp(largest)
     return times_power_of_two(A, -exponent[..., None, None]), exponent
 

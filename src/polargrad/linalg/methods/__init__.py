@@ -54,6 +54,12 @@ Method = (
     | GramPolynomial
 )
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in get_args(Method)}
+# What a name alone stands for, made once: torch.compile cannot look into the making.
+_DEFAULTS: dict[str, Method] = {
+    name: kind()  # type: ignore[call-arg]  # all but the one that needs its rank
+    for name, kind in METHODS.items()
+    if kind is not RandomizedSVD
+}
 
 
 def method(spec: str | Mapping[str, Any] | Method) -> Method:
@@ -72,6 +78,8 @@ def method(spec: str | Mapping[str, Any] | Method) -> Method:
     if isinstance(spec, Method):
         return spec
     if isinstance(spec, str):
+        if spec in _DEFAULTS:
+            return _DEFAULTS[spec]
         spec = {"name": spec}
     if not isinstance(spec, Mapping):
         raise TypeError(

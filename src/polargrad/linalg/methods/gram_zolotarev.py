@@ -15,6 +15,8 @@ from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficien
 # Below this lower bound the smallest shift is lost in the rounding of a float32 Gram matrix.
 LEAST_LOWER_SINGLE = 3e-4
 LEAST_LOWER_DOUBLE = 1e-7
+# From so many columns on a stack is faster matrix by matrix on a CPU: see products.py.
+LEAST_LOOP_COLUMNS = 128
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class GramZolotarev:
     @property
     def coefficients(self) -> ZolotarevCoefficients:
         """The shifts, weights, scale and deviation of the rational function."""
-        return constant_coefficients(self.lower, self.degree)
+        coefficients: ZolotarevCoefficients = constant_coefficients(self.lower, self.degree)
+        return coefficients
 
     @property
     def deviation(self) -> float:
@@ -92,20 +95,23 @@ class GramZolotarev:
                 f"lower must be at least {LEAST_LOWER_SINGLE} for a float32 matrix, "
                 f"got {self.lower}: give compute_dtype=torch.float64"
             )
+        if x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= LEAST_LOOP_COLUMNS:
+            return Factor(torch.stack([self(one).U for one in x]))
         function = self.coefficients
         c = gram(x)
-        bound = torch.minimum(
+        size = torch.minimum(
             torch.linalg.matrix_norm(c, keepdim=True), c.abs().sum(-1, keepdim=True).amax(-2, True)
-        ).sqrt()
-        bound = torch.where(bound > 0, bound, torch.ones_like(bound))
-        c = c / bound.square()
+        )
+        size = torch.where(size > 0, size, 1.0)
+        c = c / size
         # With C + c_j I = L_j L_jᴴ the sum is one Gram matrix, of the stacked √a_j L_j⁻¹.
-        triangles, failed = [], torch.zeros_like(bound, dtype=torch.bool)
+        triangles, failed = [], torch.zeros_like(size, dtype=torch.bool)
         for shift, weight in zip(function.shifts, function.weights, strict=True):
             factor = factorize(c, shift)
             triangles.append(weight**0.5 * inverse_triangle(factor))
             failed = failed | (factor.info != 0)[..., None, None]
         p = gram(torch.cat(triangles, dim=-2))
         p.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        scaled = x / bound
-        return Factor(torch.where(failed, scaled, scaled @ (function.scale * p)))
+        identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        p = torch.where(failed, identity, function.scale * p) / size.sqrt()
+        return Factor(x @ p)

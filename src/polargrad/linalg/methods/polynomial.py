@@ -58,9 +58,8 @@ def normalise(
     else:
         square = _sum_of_squares(x if bound == "frobenius" or gram is None else gram)
         # A root of 1 for a zero matrix: that of 0 has no derivative.
-        norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
-        norm = norm.sqrt() if bound == "schatten4" else norm
-    norm = safety * norm
+        norm = torch.where(square > 0, square, 1.0).pow(0.25 if bound == "schatten4" else 0.5)
+    norm = norm if safety == 1.0 else safety * norm
     return x / norm, None if gram is None else gram / norm.square()
 
 
@@ -114,8 +113,8 @@ def higher_terms(gram: Tensor, coefficients: Sequence[float]) -> Tensor:
     if gram.dtype in HALF:
         raise ValueError(f"degrees 7 and 9 need float32 or more, got a matrix of {gram.dtype}")
     square = gram @ gram
-    upper = d * gram + e * square if e != 0.0 else d * gram
-    return add_product(b * gram + c * square, square, upper, beta=1.0)
+    upper = torch.add(d * gram, square, alpha=e) if e != 0.0 else d * gram
+    return add_product(torch.add(b * gram, square, alpha=c), square, upper, beta=1.0)
 
 
 def add_product(y: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float = 1.0) -> Tensor:
