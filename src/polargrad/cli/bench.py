@@ -56,8 +56,8 @@ class Bench:
     shapes: Annotated[tuple[str, ...] | None, SHAPES] = None
     """ROWSxCOLUMNS, or BATCHxROWSxCOLUMNS for a stack."""
     spectra: Annotated[tuple[str, ...] | None, SPECTRA_OPTION] = None
-    """gaussian, flat, spiked, power-law, geometric or half-large-half-small; with a condition number
-    behind it, as in geometric:1e6, where it takes one."""
+    """gaussian, flat, spiked, power-law, geometric or half-large-half-small; with a condition
+    number behind it, as in geometric:1e6, where it takes one."""
     tolerances: Annotated[tuple[float, ...] | None, TOLERANCES] = None
     """Tolerances that the planner is asked for, besides converged."""
     dtypes: Annotated[tuple[str, ...] | None, DTYPES_OPTION] = None

@@ -174,7 +174,8 @@ class Case:
             )[0]
             for side in size[-2:]
         )
-        return ((left * sigma) @ right.mH).to(dtype)
+        matrix: Tensor = (left * sigma) @ right.mH
+        return matrix.to(dtype)
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape} {self.spectrum}"

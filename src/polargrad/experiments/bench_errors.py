@@ -35,7 +35,8 @@ class Oracle:
         """Decompose a stack of any orientation in double precision."""
         wide = A.shape[-2] < A.shape[-1]
         matrix = _double(A.mH if wide else A)
-        return cls(matrix, *torch.linalg.svd(matrix, full_matrices=False), wide)
+        w, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return cls(matrix, w, sigma, vh, wide)
 
     def errors(self, U: Tensor) -> dict[str, float]:
         r"""Return the errors of a factor, the worst of the stack, evaluated in double precision.

@@ -15,6 +15,8 @@ FIGURE = "accuracy_time.png"
 PANELS_IN_A_ROW = 3
 LEAST_ERROR = 1e-17  # where an error of exactly zero is drawn on a logarithmic axis
 GREY = "#7F7F7F"
+SHAPES = ("o", "^", "v")
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 
 # Where a number may stand about its point, in points of 1/72 inch: near ones first.
 PLACES = [
@@ -69,8 +71,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def marker_styles(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
     """Return colour and marker by label: a colour for each of our methods, grey for peers.
 
-    A circle is ours, a diamond what the planner chose, a square a peer, hollow where it was timed
-    in a process of its own.
+    A circle or a triangle is ours, a diamond what the planner chose, a square a peer, hollow where
+    it was timed in a process of its own.
     """
     families = list(dict.fromkeys(row["method"]["name"] for row in rows.values() if row["method"]))
     palette = [colour for colour in COLOURS if colour != GREY]
@@ -81,8 +83,10 @@ def marker_styles(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
             fill = "white" if hollow else GREY
             styles[name] = {"marker": "s", "color": fill, "markeredgecolor": GREY}
         else:
-            colour = palette[families.index(row["method"]["name"]) % len(palette)]
-            marker = "D" if name.startswith("auto(") else "o"
+            # More families than colours: the shape of the point tells the rest apart.
+            turn, place = divmod(families.index(row["method"]["name"]), len(palette))
+            colour = palette[place]
+            marker = "D" if name.startswith("auto(") else SHAPES[turn % len(SHAPES)]
             styles[name] = {"marker": marker, "color": colour, "markeredgecolor": "white"}
     return styles
 
@@ -111,6 +115,10 @@ def _draw_panel(
     for name, (time, error) in shown.items():
         axis.plot([time], [error], linestyle="none", markersize=7, zorder=3, **styles[name])
     axis.margins(0.12)
+    low, high = axis.get_xlim()
+    axis.set_xticks([tick for tick in TICKS if low < tick < high])
+    axis.minorticks_off()
+    axis.xaxis.set_major_formatter("{x:g}")
     return shown
 
 

@@ -119,7 +119,7 @@ def bench_polar(
     *,
     calibrate: bool = False,
     overwrite: bool = False,
-    say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True),
+    say: Callable[[str], None] | None = None,
 ) -> list[Row]:
     """Measure all cases and write results.jsonl, results.csv, provenance.json and the figure.
 
@@ -131,7 +131,7 @@ def bench_polar(
         settings: what is measured.
         calibrate: write the table of a planner.
         overwrite: delete the run that ``out`` holds.
-        say: is told which case begins.
+        say: is told which case begins; None for standard error.
 
     Returns:
         A row for each case and candidate, as results.jsonl has them.
@@ -140,6 +140,7 @@ def bench_polar(
         RunFolderError: if ``out`` is not free.
     """
     data = {"experiment": "bench polar", **asdict(settings)}
+    say = say or partial(print, file=sys.stderr, flush=True)
     folder = RunFolder.claim(out, data, overwrite=overwrite).path
     rows: list[Row] = []
     with _threads(settings.threads), RecordWriter(folder / RECORDS) as records:

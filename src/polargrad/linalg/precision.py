@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["COMPUTE_DTYPES", "HALF", "compute_dtype", "double_dtype", "rank_cutoff", "working_dtype"]
+__all__ = [
+    "COMPUTE_DTYPES",
+    "HALF",
+    "compute_dtype",
+    "double_dtype",
+    "rank_cutoff",
+    "working_dtype",
+]
 
 HALF = (torch.float16, torch.bfloat16)
 COMPUTE_DTYPES: dict[str, torch.dtype] = {

@@ -51,7 +51,7 @@ class Newton:
 
     Two inverses take a condition number of 10⁴ to 3.6, three 10⁸; a Halley step or a few best
     polynomials do the rest. A float32 matrix is inverted in float64. The largest singular values of
-    A and of its inverse are bounded by norms or estimated by power steps, and the result is checked.
+    A and its inverse are bounded by norms or estimated by power steps, and the result is checked.
 
     The fastest exact choice on a CPU for stacks of small matrices, and for single float64 ones of
     some 100 to 500 columns; for large float32 matrices choose :class:`MixedQDWH`. A tall matrix
