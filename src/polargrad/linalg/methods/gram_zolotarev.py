@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from polargrad.linalg.methods.levels import is_better_looped, one_by_one
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.products import factorize, gram, inverse_triangle
 from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficients
@@ -15,8 +16,6 @@ from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficien
 # Below this lower bound the smallest shift is lost in the rounding of a float32 Gram matrix.
 LEAST_LOWER_SINGLE = 3e-4
 LEAST_LOWER_DOUBLE = 1e-7
-# From so many columns on a stack is faster matrix by matrix on a CPU: see products.py.
-LEAST_LOOP_COLUMNS = 128
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ class GramZolotarev:
                 f"lower must be at least {LEAST_LOWER_SINGLE} for a float32 matrix, "
                 f"got {self.lower}: give compute_dtype=torch.float64"
             )
-        if x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= LEAST_LOOP_COLUMNS:
-            return Factor(torch.stack([self(one).U for one in x]))
+        if is_better_looped(x):
+            return one_by_one(self, x)
         function = self.coefficients
         c = gram(x)
         size = torch.minimum(

@@ -14,7 +14,27 @@ from torch import Tensor
 
 from polargrad.linalg.methods.outcome import Factor
 
-__all__ = ["by_level"]
+__all__ = ["by_level", "is_better_looped", "one_by_one"]
+
+# From so many columns on a stack on a CPU is faster matrix by matrix: one matrix has both cores to
+# itself in every product, and the blocked factorizations of products.py.
+LEAST_LOOP_COLUMNS = 128
+
+
+def is_better_looped(x: Tensor) -> bool:
+    """Whether a stack is to be taken matrix by matrix rather than in batched calls."""
+    return x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= LEAST_LOOP_COLUMNS
+
+
+def one_by_one(method: Callable[[Tensor], Factor], x: Tensor) -> Factor:
+    """Call a method for each matrix of a stack (B, m, n), B ≥ 1, and stack what comes out."""
+    factors = [method(one) for one in x]
+    ranks = [factor.rank for factor in factors if factor.rank is not None]
+    return Factor(
+        torch.stack([factor.U for factor in factors]),
+        max(factor.steps for factor in factors),
+        torch.stack(ranks) if len(ranks) == len(factors) else None,
+    )
 
 
 def by_level(

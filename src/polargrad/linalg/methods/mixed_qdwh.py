@@ -12,7 +12,7 @@ from torch import Tensor
 from polargrad.linalg.extremes import largest_eigenvalue, smallest_eigenvalue
 from polargrad.linalg.methods.finish import finish
 from polargrad.linalg.methods.gram_eigh import GramEigh, from_gram
-from polargrad.linalg.methods.levels import by_level
+from polargrad.linalg.methods.levels import by_level, is_better_looped, one_by_one
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.methods.qdwh import QDWH, halley_weights
 from polargrad.linalg.precision import double_dtype, rank_cutoff
@@ -79,6 +79,8 @@ class MixedQDWH:
         """Return the factor of a tall stack ``x`` (m, n) or (B, m, n) with finite entries."""
         if x.dtype == double_dtype(x.dtype):
             return QDWH()(x)
+        if is_better_looped(x):
+            return one_by_one(self, x)
         wide = x.to(double_dtype(x.dtype))
         c = gram(wide)
         factor = factorize(c)

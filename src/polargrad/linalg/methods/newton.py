@@ -13,7 +13,7 @@ from torch import Tensor
 from polargrad.linalg.extremes import largest_singular_value
 from polargrad.linalg.methods.finish import finish
 from polargrad.linalg.methods.gram_eigh import GramEigh
-from polargrad.linalg.methods.levels import by_level
+from polargrad.linalg.methods.levels import by_level, is_better_looped, one_by_one
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.methods.polynomial import add_product, higher_terms
 from polargrad.linalg.methods.qdwh import halley_weights
@@ -94,6 +94,8 @@ class Newton:
             q, r = torch.linalg.qr(x)
             inner = self(r)
             return Factor(q @ inner.U, inner.steps, inner.rank)
+        if is_better_looped(x):
+            return one_by_one(self, x)
         double = x.dtype == double_dtype(x.dtype)
         wide = x.to(double_dtype(x.dtype))
         inverse = torch.linalg.inv_ex(wide).inverse
@@ -129,7 +131,7 @@ def _iterate(
 ) -> tuple[Tensor, int]:
     """Take Newton steps while inverses are worth it, then the cheaper ones, in ``dtype``."""
     columns = x.shape[-1]
-    halley = columns >= LEAST_HALLEY_COLUMNS and x.ndim == 2
+    halley = columns >= LEAST_HALLEY_COLUMNS
     ratios, polynomials = _schedule(level, halley)
     x = (0.5 * scale) * x + (0.5 / scale) * inverse.mH
     for ratio in ratios[1:-1]:
