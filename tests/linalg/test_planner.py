@@ -103,7 +103,7 @@ def test_every_choice_explains_itself():
         for tol in (None, 0.11):
             text = plan(shape=shape, dtype=torch.float32, tol=tol).explain()
             assert f"{max(shape)} × {min(shape)}" in text
-            assert len(text.splitlines()) == 3
+            assert len(text.splitlines()) == 4
 
 
 def test_a_calibrated_table_goes_first(tmp_path):

@@ -24,6 +24,7 @@ from polargrad.linalg.methods import (
     label,
 )
 from polargrad.linalg.methods import method as method_of
+from polargrad.linalg.methods.outcome import Work
 from polargrad.linalg.precision import HALF
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
 
@@ -76,6 +77,19 @@ class Plan:
     promised: float
     down_to: float
 
+    def work(self, condition: float = 1e3) -> Work:
+        """Return what a call with this plan does, for a matrix of this condition number.
+
+        Methods that look at values may do less; all others do exactly this. One synchronization is
+        that of the check for finite entries.
+
+        Example:
+            >>> plan(torch.zeros(64, 64), tol=0.11).work()
+            Work(products=15, factorizations=0, solves=0, synchronizations=1)
+        """
+        method = self.method.work(self.rows, self.columns, self.dtype, condition)
+        return method.plus(Work(synchronizations=1))
+
     def explain(self) -> str:
         """Say in a few lines what will be done and why.
 
@@ -84,13 +98,16 @@ class Plan:
             gram_eigh(polish=None) for 3000 × 100, float32, cpu
             because a Gram matrix in float64 loses nothing of a float32 matrix
             singular values of U within 1.2e-06 of 1 for those of A above 1.2e-06 of its norm
+            3 products, 1 factorizations, 0 solves, 2 synchronizations at a condition of 1000
         """
         name = str(self.dtype).removeprefix("torch.")
         return (
             f"{label(self.method)} for {self.rows} × {self.columns}, {name}, {self.device}\n"
             f"because {self.reason}\n"
             f"singular values of U within {self.promised:.2g} of 1 for those of A above "
-            f"{self.down_to:.2g} of its norm"
+            f"{self.down_to:.2g} of its norm\n"
+            + ", ".join(f"{count} {kind}" for kind, count in self.work()._asdict().items())
+            + " at a condition of 1000"
         )
 
 

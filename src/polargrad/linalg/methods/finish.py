@@ -7,16 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.methods.outcome import Factor, Work
 from polargrad.linalg.products import gram
 
-__all__ = ["finish"]
+__all__ = ["LAST_STEP", "finish"]
 
 # A defect of 4 eps √n is what the iterations leave by rounding alone; below it nothing is gained.
 ENOUGH = 4.0
 # Each step of order three takes a singular value of 0.5 to 0.8 to 0.98 to 1: where three are not
 # enough, or a value is above 1.3, the estimate of the smallest singular value was far off.
 MOST_STEPS = 3
+# What the last step takes: the defect, its square and the product with U; one look at its size.
+LAST_STEP = Work(products=3, synchronizations=1)
 LARGEST_DEFECT = 0.75
 
 

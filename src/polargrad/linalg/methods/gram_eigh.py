@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.products import gram
 
@@ -78,6 +78,14 @@ class GramEigh:
             down_to = (8.0 * columns * eps) ** 0.5
             return Promise(40.0 * eps, down_to, eps / down_to)
         return Promise(10.0 * eps, rank_cutoff(columns, dtype), 5.0 * eps)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`."""
+        polish = self.polish
+        if polish is None:
+            values = torch.tensor([condition**-2.0, 1.0], dtype=torch.float64)
+            polish = _polishing(values, values > 0.0, dtype)
+        return Work(3 + 2 * polish, 1, 0, int(self.polish is None))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.coefficients import Coefficients, check_coefficients, schedule
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import (
     LOWER,
     Bound,
@@ -21,6 +21,7 @@ from polargrad.linalg.methods.polynomial import (
     check_steps,
     higher_terms,
     normalise,
+    products,
     promise,
     rounding,
 )
@@ -131,6 +132,14 @@ class GramPolynomial:
             low, high = output_interval(segment, low, high)
         total = ordinary.deviation + error
         return Promise(deviation=total, down_to=LOWER, residual=total * (2.0 + total))
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        count = 0
+        for segment in self.segments:
+            # XᴴX and XQ, the higher terms, and between steps the next Q and R.
+            count += 2 + products(segment) - 2 * len(segment) + 3 * (len(segment) - 1)
+        return Work(products=count)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polargrad.linalg.methods.outcome import Factor
 
-__all__ = ["by_level", "is_better_looped", "one_by_one"]
+__all__ = ["by_level", "is_better_looped", "level_of", "one_by_one"]
 
 # From so many columns on a stack on a CPU is faster matrix by matrix: one matrix has both cores to
 # itself in every product, and the blocked factorizations of products.py.
@@ -51,7 +51,7 @@ def by_level(
         per_decade: p.
         stacks: the matrices (m, n) or (B, m, n), and whatever else there is one of for each.
     """
-    levels = [_level(value, per_decade) for value in lower.flatten().tolist()]
+    levels = [level_of(value, per_decade) for value in lower.flatten().tolist()]
     if len(set(levels)) == 1:
         return function(levels[0], *stacks)
     matrices = stacks[0]
@@ -69,7 +69,8 @@ def by_level(
     return Factor(u, steps, rank)
 
 
-def _level(lower: float, per_decade: int) -> int | None:
+def level_of(lower: float, per_decade: int) -> int | None:
+    """The level of a lower bound, None where it is zero or not a number."""
     if not lower > 0.0:
         return None
     return max(1, math.ceil(-per_decade * math.log10(lower)))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.extremes import largest_eigenvalue, smallest_eigenvalue
-from polargrad.linalg.methods.finish import finish
+from polargrad.linalg.methods.finish import LAST_STEP, finish
 from polargrad.linalg.methods.gram_eigh import GramEigh, from_gram
-from polargrad.linalg.methods.levels import by_level, is_better_looped, one_by_one
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.levels import by_level, is_better_looped, level_of, one_by_one
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.qdwh import QDWH, halley_weights
 from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.products import factorize, gram, solve_right
@@ -74,6 +74,18 @@ class MixedQDWH:
             return QDWH().promise(rows, columns, dtype)
         eps = torch.finfo(dtype).eps
         return Promise(10.0 * eps, rank_cutoff(columns, dtype), 5.0 * eps)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; at most, for estimates that are exact and one step at the end."""
+        if dtype == double_dtype(dtype):
+            return QDWH().work(rows, columns, dtype, condition)
+        lower = LOWER_MARGIN / (UPPER_MARGIN * condition)
+        if lower <= LOWER_MARGIN * 10.0 * rank_cutoff(columns, dtype):
+            eigh = GramEigh(polish=None).work(rows, columns, dtype, condition)
+            return eigh.plus(Work(factorizations=1, synchronizations=1))
+        level = level_of(lower, LEVELS_PER_DECADE)
+        steps = len(schedule(10.0 ** (-(level or 1) / LEVELS_PER_DECADE)))
+        return Work(steps, 1 + steps, 2 * steps, 1).plus(LAST_STEP)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (m, n) or (B, m, n) with finite entries."""

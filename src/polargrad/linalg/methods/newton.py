@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.extremes import largest_singular_value
-from polargrad.linalg.methods.finish import finish
+from polargrad.linalg.methods.finish import LAST_STEP, finish
 from polargrad.linalg.methods.gram_eigh import GramEigh
-from polargrad.linalg.methods.levels import by_level, is_better_looped, one_by_one
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.levels import by_level, is_better_looped, level_of, one_by_one
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import add_product, higher_terms
 from polargrad.linalg.methods.qdwh import halley_weights
 from polargrad.linalg.methods.svd import SVD
@@ -87,6 +87,21 @@ class Newton:
         if dtype == double_dtype(dtype):
             residual = (40.0 if columns <= 1024 else 60.0) * eps
         return Promise(2.0 * residual, rank_cutoff(columns, dtype), residual)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; at most, for norms that are exact and one step at the end."""
+        reduction = Work(1, 1) if rows > columns else Work()
+        double = dtype == double_dtype(dtype)
+        safe = 1.0 / LARGEST_CONDITION if double else 10.0 * rank_cutoff(columns, dtype)
+        if 1.0 / condition <= safe:
+            fallback = SVD() if double else GramEigh(polish=None)
+            exact = fallback.work(columns, columns, dtype, condition)
+            return exact.plus(reduction).plus(Work(factorizations=1, synchronizations=1))
+        halley = columns >= LEAST_HALLEY_COLUMNS
+        level = level_of(1.0 / condition, LEVELS_PER_DECADE)
+        ratios, polynomials = _schedule(level or 1, halley)
+        steps = Work(halley + 3 * len(polynomials), len(ratios) - 1 + halley, 2 * halley, 1)
+        return steps.plus(LAST_STEP).plus(reduction)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (m, n) or (B, m, n) with finite entries."""

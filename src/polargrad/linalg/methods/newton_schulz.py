@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.coefficients import Coefficients, check_coefficients, schedule
-from polargrad.linalg.methods.outcome import Factor, Promise
-from polargrad.linalg.methods.polynomial import LOWER, check_steps, iterate, promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
+from polargrad.linalg.methods.polynomial import LOWER, check_steps, iterate, products, promise
 from polargrad.linalg.odd_polynomials import OddPolynomial
 
 
@@ -102,6 +102,10 @@ class NewtonSchulz:
         # A peer's norm is summed one entry after the other, in some eight strands at least.
         beyond = 0.0 if self.eps is None else rows * columns * torch.finfo(dtype).eps / 8.0
         return promise(self.polynomials, LOWER, rows, dtype, beyond=beyond)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        return Work(products=products(self.polynomials))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

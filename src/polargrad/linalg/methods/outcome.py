@@ -39,3 +39,23 @@ class Promise:
     deviation: float
     down_to: float
     residual: float = math.inf
+
+
+class Work(NamedTuple):
+    """What a call does, counted for one matrix or one batched call.
+
+    Attributes:
+        products: of two matrices, Gram matrices among them; not with single vectors.
+        factorizations: Cholesky, QR, inverse, eigenvalue and singular value decompositions.
+        solves: of triangular systems with as many right sides as a matrix has rows or columns.
+        synchronizations: how often the host looks at a value.
+    """
+
+    products: int = 0
+    factorizations: int = 0
+    solves: int = 0
+    synchronizations: int = 0
+
+    def plus(self, other: Work) -> Work:
+        """Return the sum of both."""
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))

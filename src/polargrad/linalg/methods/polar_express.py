@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.coefficients import schedule
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import (
     LOWER,
     Bound,
     check_bound,
     check_steps,
     iterate,
+    products,
     promise,
 )
 from polargrad.linalg.minimax import check_generator, minimax_polynomials
@@ -131,6 +132,10 @@ class PolarExpress:
         return minimax_polynomials(
             self.lower, self.steps, degree=self.degree, cushion=cushion, safety=self.safety
         )
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        return Work(products=products(self.polynomials))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.coefficients import CLASSIC_CUBIC
-from polargrad.linalg.methods.outcome import Factor, Promise
-from polargrad.linalg.methods.polynomial import LOWER, Bound, check_bound, iterate, promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
+from polargrad.linalg.methods.polynomial import (
+    LOWER,
+    Bound,
+    check_bound,
+    iterate,
+    products,
+    promise,
+)
 from polargrad.linalg.odd_polynomials import OddPolynomial, compose
 
 # Where the second stage takes over, and by how much the slope stays below 3√3/2, at which a
@@ -85,6 +92,10 @@ class PreconditionedNewtonSchulz:
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """What holds for every matrix of this shape, of its σ ≥ lower·β."""
         return promise(self.polynomials(dtype), self.lower, rows, dtype)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        return Work(products=products(self.polynomials(dtype)))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.methods.null_space import without_null_space
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.precision import rank_cutoff
 
@@ -110,6 +110,14 @@ class QDWH:
     def converged(self) -> bool:
         """Whether the result is the polar factor to rounding: not with a budget of steps."""
         return self.steps is None
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every matrix of full rank."""
+        lower = self.lower_bound or rank_cutoff(columns, dtype) / (rows * columns) ** 0.25
+        weights = _weights(lower, torch.finfo(dtype).eps, self.steps)
+        qr = sum(c > LARGEST_CHOLESKY_WEIGHT for _, _, c in weights)
+        steps = Work(len(weights) + 2 * self.polish, len(weights), len(weights) - qr)
+        return steps if self.steps is not None else steps.plus(Work(1, 1, 0, 1))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""

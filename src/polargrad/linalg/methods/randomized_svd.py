@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.svd import SVD
 from polargrad.linalg.precision import rank_cutoff
 
@@ -77,6 +77,13 @@ class RandomizedSVD:
                 raise TypeError(f"{option} must be an int, got {value!r}")
             if value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        if self.rank >= columns:
+            return SVD().work(rows, columns, dtype, condition)
+        passes = 2 * self.power_iterations
+        return Work(products=4 + passes, factorizations=2 + passes)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.precision import rank_cutoff
 
 Reduction = Literal["none", "qr"]
@@ -63,6 +63,11 @@ class SVD:
         """See :class:`Promise`: (20 + 2 √n) eps, which is some twice what has been seen."""
         bound = (20.0 + 2.0 * columns**0.5) * torch.finfo(dtype).eps
         return Promise(bound, rank_cutoff(columns, dtype), bound)
+
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every condition number."""
+        reduced = self.reduction == "qr" and rows > columns
+        return Work(products=1 + reduced, factorizations=1 + reduced)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.methods.null_space import without_null_space
-from polargrad.linalg.methods.outcome import Factor, Promise
+from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.methods.qdwh import upper_bound
 from polargrad.linalg.precision import rank_cutoff
@@ -118,6 +118,15 @@ class Zolotarev:
         """Whether the result is the polar factor to rounding: not with a budget of iterations."""
         return self.iterations is None
 
+    def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
+        """See :class:`Work`; the same for every matrix of full rank, the r terms a batch."""
+        total = Work(1, 1) if rows > columns else Work()
+        for lower, coefficients in self._schedule(rows, columns, dtype):
+            by_qr = _needs_qr(lower, coefficients)
+            total = total.plus(Work(1, 1) if by_qr else Work(2, 1, 1))
+        total = total.plus(Work(products=2 * self.polish))
+        return total if self.iterations is not None else total.plus(Work(1, 1, 0, 1))
+
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         rows, columns = x.shape[-2:]
@@ -202,10 +211,14 @@ def _schedule(
 
 def _iteration(x: Tensor, lower: float, coefficients: ZolotarevCoefficients) -> Tensor:
     """Apply one function to singular values in [lower, 1]."""
-    smallest = coefficients.shifts[0]
-    condition = (1.0 + smallest) / (lower * lower + smallest)
-    terms = _qr_terms if condition > LARGEST_CHOLESKY_CONDITION else _cholesky_terms
+    terms = _qr_terms if _needs_qr(lower, coefficients) else _cholesky_terms
     return coefficients.scale * (x + terms(x, coefficients.shifts, coefficients.weights))
+
+
+def _needs_qr(lower: float, coefficients: ZolotarevCoefficients) -> bool:
+    """Whether the worst of the shifted Gram matrices is too ill-conditioned for Cholesky."""
+    smallest = coefficients.shifts[0]
+    return (1.0 + smallest) / (lower * lower + smallest) > LARGEST_CHOLESKY_CONDITION
 
 
 def _qr_terms(x: Tensor, shifts: Sequence[float], weights: Sequence[float]) -> Tensor:
