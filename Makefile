@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+TRITON := $(VENV)/.triton
 # Test workers share two cores: more than one thread in each makes all of them slow.
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -16,7 +17,7 @@ test: lint types layers
 	$(ONE_THREAD) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
 	$(MAKE) --no-print-directory examples
 
-test-full: test
+test-full: test $(TRITON)
 	$(ONE_THREAD) $(RUN) -m pytest -n $(WORKERS) -m slow
 
 lint: $(READY)
@@ -40,6 +41,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[all]"
 	touch $(READY)
+
+# For the interpreted kernels of `make test-full` alone: a gigabyte, and no GPU is needed.
+$(TRITON): $(READY)
+	PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[triton]"
+	touch $(TRITON)
 
 clean:
 	rm -rf $(VENV) demo

@@ -2,8 +2,9 @@ r"""Products and factorizations that use symmetry, in blocks where that is faste
 
 A symmetric product has half the entries to compute, which the library's product does not know; a
 blocked Cholesky factorization with inverted diagonal blocks does nearly all of its work in
-products. On two cores both take 0.5 to 0.75 of the library's time for one matrix on a CPU. Stacks,
-small matrices and other devices go to the library.
+products. On two cores both take 0.5 to 0.75 of the library's time for one matrix on a CPU. Large
+symmetric products on a GPU go to :mod:`polargrad.linalg.kernels` where Triton can be imported.
+Stacks, small matrices and other devices go to the library.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from polargrad.linalg import kernels
 
 __all__ = ["SpdFactor", "factorize", "gram", "inverse_triangle", "solve_right", "symmetric_product"]
 
@@ -58,6 +61,8 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
         tensor([[ 5.,  5.],
                 [ 5., 10.]])
     """
+    if kernels.covers(left, right):
+        return kernels.tiled_product(left, right)
     n = left.shape[-2]
     if left.ndim > 2 or n < LEAST_PRODUCT or left.device.type != "cpu":
         return left @ right

@@ -10,7 +10,7 @@ from torch import Tensor
 from polargrad.linalg.methods.outcome import Factor, Work
 from polargrad.linalg.products import gram
 
-__all__ = ["LAST_STEP", "finish"]
+__all__ = ["LAST_STEP", "finish", "last_deviation"]
 
 # A defect of 4 eps √n is what the iterations leave by rounding alone; below it nothing is gained.
 ENOUGH = 4.0
@@ -20,6 +20,11 @@ MOST_STEPS = 3
 # What the last step takes: the defect, its square and the product with U; one look at its size.
 LAST_STEP = Work(products=3, synchronizations=1)
 LARGEST_DEFECT = 0.75
+
+
+def last_deviation(columns: int, dtype: torch.dtype) -> float:
+    """How far from 1 singular values may be for one step of order three to end it, if all are."""
+    return float(torch.finfo(dtype).eps ** (1.0 / 3.0) / (2.0 * columns**0.5))
 
 
 def finish(x: Tensor, u: Tensor, steps: int, exact: Callable[[Tensor], Factor]) -> Factor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.extremes import largest_singular_value
-from polargrad.linalg.methods.finish import LAST_STEP, finish
+from polargrad.linalg.methods.finish import LAST_STEP, finish, last_deviation
 from polargrad.linalg.methods.gram_eigh import GramEigh
 from polargrad.linalg.methods.levels import by_level, is_better_looped, level_of, one_by_one
 from polargrad.linalg.methods.outcome import Factor, Promise, Work
@@ -37,8 +37,6 @@ LARGEST_CONDITION = 3e5
 LARGEST_HALLEY_RATIO = 9.0
 LARGEST_POLYNOMIAL_RATIO = 8.0
 LEAST_HALLEY_COLUMNS = 192
-# What is left to the last step, of order three.
-LAST_DEVIATION = 1.5e-3
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Newton:
             return exact.plus(reduction).plus(Work(factorizations=1, synchronizations=1))
         halley = columns >= LEAST_HALLEY_COLUMNS
         level = level_of(1.0 / condition, LEVELS_PER_DECADE)
-        ratios, polynomials = _schedule(level or 1, halley)
+        ratios, polynomials = _schedule(level or 1, halley, last_deviation(columns, dtype))
         steps = Work(halley + 3 * len(polynomials), len(ratios) - 1 + halley, 2 * halley, 1)
         return steps.plus(LAST_STEP).plus(reduction)
 
@@ -147,7 +145,7 @@ def _iterate(
     """Take Newton steps while inverses are worth it, then the cheaper ones, in ``dtype``."""
     columns = x.shape[-1]
     halley = columns >= LEAST_HALLEY_COLUMNS
-    ratios, polynomials = _schedule(level, halley)
+    ratios, polynomials = _schedule(level, halley, last_deviation(columns, dtype))
     x = (0.5 * scale) * x + (0.5 / scale) * inverse.mH
     for ratio in ratios[1:-1]:
         half = 0.5 / math.sqrt(ratio)
@@ -165,7 +163,9 @@ def _iterate(
 
 
 @functools.lru_cache(maxsize=256)
-def _schedule(level: int, halley: bool) -> tuple[tuple[float, ...], tuple[OddPolynomial, ...]]:
+def _schedule(
+    level: int, halley: bool, target: float
+) -> tuple[tuple[float, ...], tuple[OddPolynomial, ...]]:
     """The condition number before each Newton step and after the last, and the polynomials."""
     ratio = 10.0 ** (level / LEVELS_PER_DECADE)
     ratios = [ratio]
@@ -176,9 +176,9 @@ def _schedule(level: int, halley: bool) -> tuple[tuple[float, ...], tuple[OddPol
     if halley:
         lower, upper = halley_weights(lower)[3], 1.0
     polynomials: tuple[OddPolynomial, ...] = ()
-    for steps in range(5):
+    for steps in range(6):
         polynomials = minimax_polynomials(lower, steps) if steps else ()
-        if (deviation(polynomials, lower) if steps else 1.0 - lower) <= LAST_DEVIATION:
+        if (deviation(polynomials, lower) if steps else 1.0 - lower) <= target:
             break
     if polynomials:  # made for [1/ρ, 1], to be applied to [1, ρ]
         first = tuple(a / upper ** (2 * i + 1) for i, a in enumerate(polynomials[0]))
