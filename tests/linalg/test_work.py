@@ -28,6 +28,7 @@ SOLVES = ("linalg_solve_triangular", "cholesky_solve", "cholesky_inverse")
 
 FIXED = [
     SVD(),
+    SVD(check=False),
     SVD(reduction="qr"),
     GramEigh(),
     GramEigh(polish=0),
@@ -128,7 +129,7 @@ def test_the_default_does_what_the_plan_says(shape, tol, dtype, monkeypatch):
         assert found == chosen.work(20.0)
 
 
-@pytest.mark.parametrize("description", FIXED, ids=str)
+@pytest.mark.parametrize("description", [d for d in FIXED if not getattr(d, "check", 0)], ids=str)
 def test_fixed_methods_look_at_nothing_where_they_need_not(description, monkeypatch):
     a = conditioned((3, 30, 12), 5.0, torch.float32)
     found = counted(a, monkeypatch, method=description, nonfinite="propagate")

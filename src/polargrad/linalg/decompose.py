@@ -43,14 +43,11 @@ class PolarResult:
 
     Attributes:
         U: the polar factor, shape and dtype of A.
-        nuclear_norm: :math:`\langle A, U\rangle = \operatorname{tr} H`, one real number a matrix,
-            shape ``A.shape[:-2]``, in at least float32; ``certificate`` bounds its error.
         method: the description of the method that was used.
         side: ``"right"`` for :math:`A = UH`, ``"left"`` for :math:`A = HU`.
     """
 
     U: Tensor
-    nuclear_norm: Tensor
     method: Method
     side: Literal["right", "left"]
     _prepared: Prepared = field(repr=False)
@@ -67,6 +64,26 @@ class PolarResult:
         h = u.mH @ a if self.side == "right" else a @ u.mH
         h = times_power_of_two(0.5 * (h + h.mH), self._prepared.exponent)
         return h.to(self.U.dtype)
+
+    @functools.cached_property
+    def nuclear_norm(self) -> Tensor:
+        r"""The nuclear norm :math:`\langle A, U\rangle = \operatorname{tr} H`, one real number a matrix.
+
+        Shape ``A.shape[:-2]``, in at least float32; ``certificate`` bounds its error. In float64 a
+        converged method's own rounding, :math:`\tfrac12\langle (U^{\mathsf H}U)^2 - U^{\mathsf H}U,
+        H\rangle` to first order, is taken off again: it can be several eps.
+        """
+        a, u = self._prepared.scaled, self._factor.U
+        # The products in the working dtype, their sum in float64: the norm is as good as U.
+        trace = _real(a.conj() * u).sum(dim=(-2, -1), dtype=torch.float64)
+        if self.method.converged and a.real.dtype == torch.float64:
+            tall = a.shape[-2] >= a.shape[-1]
+            gram, h = (u.mH @ u, u.mH @ a) if tall else (u @ u.mH, a @ u.mH)
+            excess = _real((gram @ gram - gram).conj() * h)
+            trace = trace - 0.5 * excess.sum(dim=(-2, -1))
+        exponent = self._prepared.exponent
+        exponent = exponent if isinstance(exponent, int) else exponent[..., 0, 0]
+        return times_power_of_two(trace.to(a.real.dtype), exponent)
 
     @functools.cached_property
     def certificate(self) -> Certificate:
@@ -169,15 +186,8 @@ def polar(
                     on_failure="raise",
                 )
             _fail(message, on_failure)
-    # The products in the working dtype, their sum in float64: the norm is as good as U.
-    products = prepared.scaled.conj() * factor.U
-    products = products.real if products.is_complex() else products
-    trace = products.sum(dim=(-2, -1), dtype=torch.float64).to(products.dtype)
-    exponent = prepared.exponent
-    exponent = exponent if isinstance(exponent, int) else exponent[..., 0, 0]
     return PolarResult(
         U=factor.U.to(A.dtype),
-        nuclear_norm=times_power_of_two(trace, exponent),
         method=chosen,
         side=side,
         _prepared=prepared,
@@ -211,6 +221,10 @@ def polar_factor(
     """
     chosen = _choose(A, method, tol, compute_dtype, nonfinite, "raise")
     return _decompose(A, chosen, compute_dtype, nonfinite, complete)[1].U.to(A.dtype)
+
+
+def _real(x: Tensor) -> Tensor:
+    return x.real if x.is_complex() else x
 
 
 def _decompose(

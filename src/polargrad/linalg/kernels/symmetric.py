@@ -41,15 +41,16 @@ class Tiles(NamedTuple):
 LEAST_SIZE = 1024
 # From which size on which tiles: fixed, so that all ranks and all runs sum in the same order.
 # Chosen by arithmetic, not yet measured: 64 rows give 136 tiles at 1024, 128 rows at 2048, about
-# one for each processor of a large GPU; 128 × 64 half precision entries of both factors in three
-# stages are 96 KiB of shared memory, which compute capability 8.0 and all later ones have.
-# Products in full float32 use no matrix units and gain nothing from tiles larger than 64.
+# one for each processor of a large GPU. 128 × 64 half precision entries of both factors in three
+# stages take 96 of the 99 KiB of shared memory that compute capability 8.0 and later ones have.
+# Products in full float32 use no matrix units, so that larger tiles would gain less.
 HALF_TILES = ((0, Tiles(64, 64, 4, 3)), (2048, Tiles(128, 64, 8, 3)))
 TILES: dict[torch.dtype, tuple[tuple[int, Tiles], ...]] = {
     torch.float16: HALF_TILES,
     torch.bfloat16: HALF_TILES,
     torch.float32: ((0, Tiles(64, 32, 4, 3)),),
 }
+DEVICE = "cuda"
 LEAST_CAPABILITY = (8, 0)
 
 
@@ -74,14 +75,14 @@ def covers(left: Tensor, right: Tensor) -> bool:
         False
     """
     return (
-        left.device.type == "cuda"
+        left.device.type == DEVICE
         and left.ndim in (2, 3)
         and left.dtype in TILES
         and left.shape[-2] >= LEAST_SIZE
         and _match(left, right)
         and _is_plain(left)
         and _is_plain(right)
-        and _is_usable(torch.cuda.current_device() if left.device.index is None else left.device.index)
+        and _is_usable(left.device)
     )
 
 
@@ -176,21 +177,21 @@ def _is_plain(x: Tensor) -> bool:
 
 
 @functools.cache
-def _is_usable(device: int) -> bool:
+def _is_usable(device: torch.device) -> bool:
     """Whether Triton builds kernels for this GPU, tried out once."""
     if torch.version.hip is not None or importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return False
     try:
-        sample = torch.zeros(16, 16, dtype=torch.float16, device=torch.device("cuda", device))
+        sample = torch.zeros(16, 16, dtype=torch.float16, device=device)
         tiled_product(sample, sample)
     except Exception as error:
         # Triton builds a launcher with the C compiler of the machine, which may be missing: its
         # errors are of many kinds, and all of them leave the library's product.
         warnings.warn(
-            f"symmetric products take the library's way, at twice the work, because Triton cannot "
-            f"build a kernel here: {error}",
+            "symmetric products take the library's way, at twice the work, because Triton cannot "
+            f"build a kernel for {device}: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -210,9 +211,7 @@ def _check(left: Tensor, right: Tensor, addend: Tensor | None) -> None:
         )
     square = (*left.shape[:-1], left.shape[-2])
     if addend is not None and (
-        tuple(addend.shape) != square
-        or addend.dtype != left.dtype
-        or addend.device != left.device
+        tuple(addend.shape) != square or addend.dtype != left.dtype or addend.device != left.device
     ):
         raise ValueError(
             f"addend must be {square} of {left.dtype} on {left.device}, got "

@@ -31,10 +31,10 @@ def lower_tiles(
 ):
     """Compute one tile of alpha·left·right + beta·addend, and write it and its mirror image.
 
-    One program a tile on or below the diagonal, matrix after matrix. The lower triangle of c × c
-    tiles, folded, is a rectangle: for even c the last half of its rows, turned around, fits above
-    the first columns' staircase, (c + 1) × c/2, for odd c c × (c + 1)/2. So a program finds its
-    tile in whole numbers, exactly.
+    One program a tile on or below the diagonal, matrix after matrix. The triangle of c × c tiles
+    makes a rectangle: of its first ⌈c/2⌉ columns the part below the diagonal stays, and the smaller
+    triangle to the right of them, transposed, goes above it. For even c that is (c + 1) × c/2, for
+    odd c c × (c + 1)/2, and a program finds its tile in whole numbers, exactly.
     """
     count = (n + BLOCK - 1) // BLOCK
     half = (count + 1) // 2

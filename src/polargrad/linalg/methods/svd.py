@@ -10,8 +10,11 @@ from torch import Tensor
 
 from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.precision import rank_cutoff
+from polargrad.linalg.preparation import is_traced
 
 Reduction = Literal["none", "qr"]
+# Defects ‖(UᴴU)² − UᴴU‖_F/√n in eps, above what a sound decomposition has been seen to leave.
+LARGEST_DEFECT = 35.0
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,17 @@ class SVD:
     Cost: about 22 n³ flops for a square matrix, backward stable in the working dtype; with
     reduction 6 m n² + 22 n³ for a tall one.
 
+    The divide-and-conquer SVD of today's libraries sometimes goes wrong where singular values are
+    zero to rounding: of random float64 matrices 128 × 128 of rank 64, one in twelve came out with U
+    off from a partial isometry by up to 3·10⁻⁸, where 10⁻¹⁴ is usual. On a CPU, where looking at
+    values costs nothing, the factor of a rank-deficient matrix is therefore checked, and computed
+    anew from bases of its range where need be.
+
     Args:
         reduction: ``"qr"`` decomposes the triangular factor R of A = QR instead, where m > n, and
             multiplies with Q: a little faster for m ≥ 4 n.
+
+        check: whether to check rank-deficient matrices, on a CPU and outside of torch.compile.
 
     Raises:
         ValueError: for another reduction.
@@ -48,6 +59,7 @@ class SVD:
     """
 
     reduction: Reduction = "none"
+    check: bool = True
 
     name: ClassVar[str] = "svd"
     products_only: ClassVar[bool] = False
@@ -67,14 +79,46 @@ class SVD:
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""
         reduced = self.reduction == "qr" and rows > columns
-        return Work(products=1 + reduced, factorizations=1 + reduced)
+        return Work(1 + reduced, 1 + reduced, 0, int(self.check))
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         if self.reduction == "qr" and x.shape[-2] > x.shape[-1]:
             q, r = torch.linalg.qr(x)
-            inner = SVD()(r)
+            inner = SVD(check=self.check)(r)
             return Factor(q @ inner.U, rank=inner.rank)
         w, sigma, vh = torch.linalg.svd(x, full_matrices=False)
         kept = sigma > rank_cutoff(x.shape[-1], sigma.dtype) * sigma[..., :1]
-        return Factor((w * kept.unsqueeze(-2)) @ vh, rank=kept.sum(dim=-1))
+        factor = Factor((w * kept.unsqueeze(-2)) @ vh, rank=kept.sum(dim=-1))
+        if not self.check or x.device.type != "cpu" or is_traced(x) or bool(kept.all()):
+            return factor
+        u = factor.U
+        gram = u.mH @ u
+        defect = torch.linalg.matrix_norm(gram @ gram - gram)
+        bad = defect > LARGEST_DEFECT * torch.finfo(sigma.dtype).eps * x.shape[-1] ** 0.5
+        if not bool(bad.any()):
+            return factor
+        u = u.clone().reshape(-1, *u.shape[-2:])
+        parts = (part.reshape(len(u), *part.shape[x.ndim - 2 :]) for part in (x, w, vh, kept))
+        for index, (one, left, right, keep) in enumerate(zip(*parts, strict=True)):
+            if bad.flatten()[index]:
+                u[index] = _from_range(one, left[:, keep], right[keep])
+        return factor._replace(U=u.reshape(x.shape))
+
+
+def _from_range(x: Tensor, w: Tensor, vh: Tensor) -> Tensor:
+    """The partial isometry of x from vectors that nearly span its range and its row space.
+
+    One step of subspace iteration brings both to rounding: x v lies in the range whatever v has
+    caught of the null space. Between the bases x is a square matrix of full rank.
+    """
+    left = torch.linalg.qr(_unit_columns(x @ vh.mH)).Q
+    right = torch.linalg.qr(_unit_columns(x.mH @ w)).Q
+    inner = SVD(check=False)(left.mH @ x @ right).U
+    factor: Tensor = left @ inner @ right.mH
+    return factor
+
+
+def _unit_columns(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-2, keepdim=True)
+    return x / norm
