@@ -133,6 +133,24 @@ def test_rank_deficiency_is_finite_and_flagged(method, shape):
     assert torch.equal(zero.grad, torch.zeros(shape))
 
 
+@pytest.mark.parametrize("method", [GramZolotarev(), PolarExpress(), "auto"], ids=str)
+@pytest.mark.parametrize("shape", [(600, 130), (520, 520)], ids=str)
+def test_large_matrices_too(method, shape):
+    """Where products go in blocks that write in place: the derivative along one direction."""
+    a = conditioned(shape, 10.0).requires_grad_()
+    e = conditioned(shape, 3.0, seed=1)
+    weight = conditioned(shape, 3.0, seed=2)
+    (gradient,) = torch.autograd.grad((pg.polar_factor(a, method=method) * weight).sum(), a)
+    step = 1e-5
+
+    def value(x):
+        return (pg.polar_factor(x, method=method) * weight).sum()
+
+    with torch.no_grad():
+        expected = (value(a + step * e) - value(a - step * e)) / (2 * step)
+    assert abs((gradient * e).sum() - expected) <= 1e-4 * max(1.0, abs(expected))
+
+
 class TestTransforms:
     """torch.func.vmap, torch.compile and torch.export."""
 

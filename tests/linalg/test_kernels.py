@@ -98,7 +98,7 @@ def test_largest_tiles(interpreter):
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "every second"])
 def test_polynomial_of_a_symmetric_matrix(interpreter, dtype, layout):
     g = mirrored(normal((2, 130, 130), torch.float32) / 30).to(dtype)
-    addend = LAYOUTS[layout](g + torch.full_like(g, torch.nan).triu(1))  # nothing above is read
+    addend = LAYOUTS[layout](g + torch.full_like(g, torch.nan).triu(1))  # nothing above counts
     c = interpreter(g, g, addend, alpha=2.0315, beta=-4.775)
     assert_exact_to_rounding(c, g, g, addend, alpha=2.0315, beta=-4.775)
 

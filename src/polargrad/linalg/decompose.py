@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from polargrad.errors import PolarGradError, ToleranceError, ToleranceWarning
 from polargrad.linalg.certificate import Certificate, measure, promised
@@ -25,6 +24,7 @@ from polargrad.linalg.preparation import (
     Prepared,
     check_choice,
     check_matrix,
+    is_plain,
     is_traced,
     prepare,
 )
@@ -67,11 +67,11 @@ class PolarResult:
 
     @functools.cached_property
     def nuclear_norm(self) -> Tensor:
-        r"""The nuclear norm :math:`\langle A, U\rangle = \operatorname{tr} H`, one real number a matrix.
+        r"""The nuclear norm :math:`\langle A, U\rangle = \operatorname{tr} H` of each matrix.
 
-        Shape ``A.shape[:-2]``, in at least float32; ``certificate`` bounds its error. In float64 a
-        converged method's own rounding, :math:`\tfrac12\langle (U^{\mathsf H}U)^2 - U^{\mathsf H}U,
-        H\rangle` to first order, is taken off again: it can be several eps.
+        Real, shape ``A.shape[:-2]``, in at least float32; ``certificate`` bounds its error. In
+        float64 a converged method's own rounding, :math:`\tfrac12\langle (U^{\mathsf H}U)^2 -
+        U^{\mathsf H}U, H\rangle` to first order, is taken off again: it can be several eps.
         """
         a, u = self._prepared.scaled, self._factor.U
         # The products in the working dtype, their sum in float64: the norm is as good as U.
@@ -277,11 +277,7 @@ def _wants_derivative(x: Tensor) -> bool:
     """Whether the formula has to stand for the method: in autograd, forward mode and vmap."""
     if torch.compiler.is_compiling():
         return torch.is_grad_enabled() and x.requires_grad
-    return bool(
-        (torch.is_grad_enabled() and x.requires_grad)
-        or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
-    )
+    return not is_plain(x)
 
 
 def _completed(factor: Factor, chosen: Method) -> Factor:

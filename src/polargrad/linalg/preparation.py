@@ -7,12 +7,21 @@ from typing import Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import working_dtype
 from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
 
-__all__ = ["NonFinite", "Prepared", "check_choice", "check_matrix", "is_traced", "prepare"]
+__all__ = [
+    "NonFinite",
+    "Prepared",
+    "check_choice",
+    "check_matrix",
+    "is_plain",
+    "is_traced",
+    "prepare",
+]
 
 NonFinite = Literal["raise", "propagate"]
 
@@ -64,6 +73,18 @@ def check_matrix(A: Tensor, name: str = "A") -> None:
 def is_traced(x: Tensor) -> bool:
     """Whether values cannot be looked at: inside torch.compile, torch.export or torch.func.vmap."""
     return bool(torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether x has its values in memory and nobody asks for a derivative: it may be worked on.
+
+    Otherwise blocks and kernels, which write in place, leave products to the library.
+    """
+    return not (
+        is_traced(x)
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+    )
 
 
 def prepare(A: Tensor, nonfinite: NonFinite) -> Prepared:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg import kernels
+from polargrad.linalg.preparation import is_plain
 
 __all__ = ["SpdFactor", "factorize", "gram", "inverse_triangle", "solve_right", "symmetric_product"]
 
@@ -64,7 +65,7 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
     if kernels.covers(left, right):
         return kernels.tiled_product(left, right)
     n = left.shape[-2]
-    if left.ndim > 2 or n < LEAST_PRODUCT or left.device.type != "cpu":
+    if n < LEAST_PRODUCT or not (_in_blocks(left) and _in_blocks(right)):
         return left @ right
     result = left.new_empty(n, n)
     for start in range(0, n, STRIP):
@@ -92,7 +93,7 @@ def factorize(
     shifted = scale * matrix
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
     n = matrix.shape[-1]
-    if matrix.ndim > 2 or n < LEAST_FACTOR or matrix.device.type != "cpu":
+    if n < LEAST_FACTOR or not _in_blocks(shifted):
         lower, info = torch.linalg.cholesky_ex(shifted)
         return SpdFactor(lower, None, info)
     lower = torch.empty_like(shifted)
@@ -150,6 +151,11 @@ def solve_right(x: Tensor, factor: SpdFactor) -> Tensor:
         else:
             result[:, start:stop] = result[:, start:stop] @ inverse
     return result
+
+
+def _in_blocks(x: Tensor) -> bool:
+    """Whether x is one matrix on a CPU that may be worked on in place."""
+    return x.ndim == 2 and x.device.type == "cpu" and is_plain(x)
 
 
 def inverse_triangle(factor: SpdFactor) -> Tensor:

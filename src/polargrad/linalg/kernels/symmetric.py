@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from polargrad.linalg.preparation import is_traced
+from polargrad.linalg.preparation import is_plain
 
 __all__ = ["LEAST_SIZE", "TILES", "Tiles", "covers", "tiled_product", "tiles_for"]
 
@@ -80,8 +79,9 @@ def covers(left: Tensor, right: Tensor) -> bool:
         and left.dtype in TILES
         and left.shape[-2] >= LEAST_SIZE
         and _match(left, right)
-        and _is_plain(left)
-        and _is_plain(right)
+        and type(left) is type(right) is Tensor
+        and is_plain(left)
+        and is_plain(right)
         and _is_usable(left.device)
     )
 
@@ -164,16 +164,6 @@ def _match(left: Tensor, right: Tensor) -> bool:
     turned = (*right.shape[:-2], right.shape[-1], right.shape[-2])
     alike = left.dtype == right.dtype and left.device == right.device
     return alike and left.ndim == right.ndim and tuple(left.shape) == turned
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether x has its values in memory and nobody asks for a derivative of the product."""
-    return not (
-        type(x) is not Tensor
-        or is_traced(x)
-        or (torch.is_grad_enabled() and x.requires_grad)
-        or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
-    )
 
 
 @functools.cache

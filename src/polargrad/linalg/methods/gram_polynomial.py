@@ -26,6 +26,7 @@ from polargrad.linalg.methods.polynomial import (
     rounding,
 )
 from polargrad.linalg.odd_polynomials import OddPolynomial, output_interval, with_safety
+from polargrad.linalg.products import gram as symmetric_gram
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class GramPolynomial:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
         x, gram = normalise(x, self.bound, safety=self.safety, with_gram=True)
         for segment in self.segments:
-            gram = x.mH @ x if gram is None else gram
+            gram = symmetric_gram(x) if gram is None else gram
             x = x @ _multiplier(gram, segment)
             gram = None
         return Factor(x, steps=len(self.polynomials))

@@ -12,6 +12,8 @@ from torch import Tensor
 from polargrad.linalg.methods.outcome import Promise
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, error_growth
 from polargrad.linalg.precision import HALF
+from polargrad.linalg.products import gram as symmetric_gram
+from polargrad.linalg.products import symmetric_product
 
 Bound = Literal["frobenius", "schatten4"]
 BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
@@ -51,7 +53,7 @@ def normalise(
     with the first Gram matrix. ``safety`` is s; ``eps`` is a peer's floor under the norm. A zero
     matrix stays zero.
     """
-    gram = x.mH @ x if bound == "schatten4" or with_gram else None
+    gram = symmetric_gram(x) if bound == "schatten4" or with_gram else None
     if eps is not None:
         # The peers' own function: the same to the last bit.
         norm = torch.linalg.matrix_norm(x, keepdim=True).clamp(eps)
@@ -92,7 +94,9 @@ def iterate(
     """
     x, gram = normalise(x, bound, safety=safety, eps=eps)
     for a, *higher in polynomials:
-        gram = x.mH @ x if gram is None else gram
+        if gram is None:
+            # With a peer's floor the peer's own products: the same to the last bit.
+            gram = x.mH @ x if eps is not None else symmetric_gram(x)
         x = add_product(x, x, higher_terms(gram, higher), beta=a)
         gram = None
     return x
@@ -123,7 +127,7 @@ def higher_terms(gram: Tensor, coefficients: Sequence[float]) -> Tensor:
         return add_product(gram, gram, gram, beta=b, alpha=c) if c != 0.0 else b * gram
     if gram.dtype in HALF:
         raise ValueError(f"degrees 7 and 9 need float32 or more, got a matrix of {gram.dtype}")
-    square = gram @ gram
+    square = symmetric_product(gram, gram)
     upper = torch.add(d * gram, square, alpha=e) if e != 0.0 else d * gram
     return add_product(torch.add(b * gram, square, alpha=c), square, upper, beta=1.0)
 
