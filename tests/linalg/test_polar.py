@@ -106,6 +106,15 @@ def test_rank_deficient_gets_the_canonical_partial_isometry(method, shape, rank,
     assert error <= 200 * eps(dtype) * n**0.5
 
 
+@pytest.mark.parametrize("shape", [(20000, 1), (20000, 3), (3, 20000), (5000, 17)], ids=str)
+@pytest.mark.parametrize("condition", [1.0, 1e3, 2e4, 1.5e5])
+def test_very_tall_matrices_do_not_lose_to_long_sums(shape, condition):
+    a = conditioned(shape, condition, torch.float32)
+    result = pg.polar(a)
+    assert orthogonality(result.U) <= 5 * eps(torch.float32)
+    assert residual(a, result.U, result.H, result.side) <= 5 * eps(torch.float32)
+
+
 @pytest.mark.parametrize("method", ["auto", "svd", "qdwh", "newton", "zolotarev"])
 def test_half_the_rank_in_float64(method):
     """Where torch.linalg.svd is off by up to 3e-8, once in about twelve of these matrices."""

@@ -19,6 +19,7 @@ from polargrad.linalg.methods import method as method_of
 from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
+from polargrad.linalg.precision import double_dtype
 from polargrad.linalg.preparation import (
     NonFinite,
     Prepared,
@@ -58,9 +59,10 @@ class PolarResult:
     def H(self) -> Tensor:
         r"""The Hermitian factor, sym(UᴴA) or sym(AUᴴ), computed when it is first asked for.
 
-        Positive semidefinite to rounding where the method has converged; dtype of A.
+        Positive semidefinite to rounding where the method has converged; dtype of A. The product is
+        taken in float64, so that the residual A − UH is that of U and not of long sums.
         """
-        a, u = self._prepared.scaled, self._factor.U
+        a, u = (x.to(double_dtype(x.dtype)) for x in (self._prepared.scaled, self._factor.U))
         h = u.mH @ a if self.side == "right" else a @ u.mH
         h = times_power_of_two(0.5 * (h + h.mH), self._prepared.exponent)
         return h.to(self.U.dtype)

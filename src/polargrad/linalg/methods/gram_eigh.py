@@ -101,13 +101,14 @@ def from_gram(x: Tensor, wide: Tensor, c: Tensor, polish: int | None) -> Factor:
     inverse_root = torch.where(kept, eigenvalues, torch.inf).rsqrt()
     weighted = vectors * inverse_root.unsqueeze(-2).to(vectors.dtype)
     if rows >= TALL * columns:
-        u = (wide @ (weighted @ vectors.mH)).to(x.dtype)
+        # Polished before it is rounded: long sums in single precision would undo it.
+        u = wide @ (weighted @ vectors.mH)
     else:
         u = (wide @ weighted).to(x.dtype) @ vectors.mH.to(x.dtype)
     steps = _polishing(eigenvalues, kept, x.dtype) if polish is None else polish
     for _ in range(steps):
         u = 1.5 * u - 0.5 * u @ gram(u)
-    return Factor(u, steps=1 + steps, rank=kept.sum(dim=-1))
+    return Factor(u.to(x.dtype), steps=1 + steps, rank=kept.sum(dim=-1))
 
 
 def _cutoff(columns: int, dtype: torch.dtype) -> float:
