@@ -84,7 +84,7 @@ class GramEigh:
         polish = self.polish
         if polish is None:
             values = torch.tensor([condition**-2.0, 1.0], dtype=torch.float64)
-            polish = _polishing(values, values > 0.0, dtype)
+            polish = _polishing(values, values > 0.0, rows, dtype)
         return Work(3 + 2 * polish, 1, 0, int(self.polish is None))
 
     def __call__(self, x: Tensor) -> Factor:
@@ -105,7 +105,7 @@ def from_gram(x: Tensor, wide: Tensor, c: Tensor, polish: int | None) -> Factor:
         u = wide @ (weighted @ vectors.mH)
     else:
         u = (wide @ weighted).to(x.dtype) @ vectors.mH.to(x.dtype)
-    steps = _polishing(eigenvalues, kept, x.dtype) if polish is None else polish
+    steps = _polishing(eigenvalues, kept, rows, x.dtype) if polish is None else polish
     for _ in range(steps):
         u = 1.5 * u - 0.5 * u @ gram(u)
     return Factor(u.to(x.dtype), steps=1 + steps, rank=kept.sum(dim=-1))
@@ -118,12 +118,15 @@ def _cutoff(columns: int, dtype: torch.dtype) -> float:
     return rank_cutoff(columns, dtype) ** 2
 
 
-def _polishing(eigenvalues: Tensor, kept: Tensor, dtype: torch.dtype) -> int:
-    """How many cubic steps bring the defect, below eps(double) κ², under eps of the dtype."""
+def _polishing(eigenvalues: Tensor, kept: Tensor, rows: int, dtype: torch.dtype) -> int:
+    """How many cubic steps bring the defect under eps of the dtype.
+
+    It is eps(double) κ² for the sums of a short column, and grows as their rounding does with √m.
+    """
     smallest = torch.where(kept, eigenvalues, torch.inf).amin(dim=-1)
     spread = float((eigenvalues[..., -1] / smallest).amax())
     eps = torch.finfo(dtype).eps
-    defect = torch.finfo(eigenvalues.dtype).eps * spread
+    defect = torch.finfo(eigenvalues.dtype).eps * (1.0 + 0.25 * rows**0.5) * spread
     steps = 0
     while defect > eps and steps < 2:
         defect = 0.75 * defect * defect
