@@ -106,6 +106,46 @@ def test_rank_deficient_gets_the_canonical_partial_isometry(method, shape, rank,
     assert error <= 200 * eps(dtype) * n**0.5
 
 
+@pytest.mark.parametrize("method", ["auto", "svd", "qdwh", "newton"])
+@pytest.mark.parametrize("shape", [(20, 9), (9, 20), (12, 12), (3, 15, 8)], ids=str)
+@pytest.mark.parametrize("dtype", [*REAL, torch.complex128], ids=str)
+@pytest.mark.parametrize("rank", [0, 1, 6, 8])
+def test_a_completed_factor_is_orthonormal_and_keeps_what_is_there(method, shape, dtype, rank):
+    rank = min(rank, *shape[-2:])
+    sigma = torch.zeros(min(shape[-2:]), dtype=torch.float64)
+    sigma[:rank] = torch.linspace(1.0, 0.2, rank, dtype=torch.float64) if rank else 0.0
+    a = with_singular_values(shape, sigma, dtype)
+    partial = pg.polar(a, method=method)
+    whole = pg.polar(a, method=method, complete=True)
+    assert orthogonality(whole.U) <= 60 * eps(dtype)
+    scale = torch.linalg.matrix_norm(double(a)).amax().clamp(min=1.0)
+    assert (double(whole.H) - double(partial.H)).abs().max() <= 60 * eps(dtype) * scale
+    # The part that was added is orthogonal to the one that was there.
+    overlap = double(partial.U).mH @ double(whole.U - partial.U)
+    assert overlap.abs().max() <= 100 * eps(dtype)
+    assert torch.equal(whole.U, pg.polar_factor(a, method=method, complete=True))
+
+
+def test_completion_needs_a_rank():
+    with pytest.raises(ValueError, match=r"needs a method that finds the rank, got 'polar_express"):
+        pg.polar(torch.eye(3), tol=0.11, complete=True)
+
+
+def test_a_bad_matrix_is_not_certified_and_spoils_nothing():
+    a = conditioned((3, 6, 4), 5.0)
+    a[1, 2, 2] = math.nan
+    certificate = pg.polar(a, nonfinite="propagate", certify=True).certificate
+    assert certificate.factor_error.isnan().tolist() == [False, True, False]
+    assert (certificate.residual[[0, 2]] < 1e-14).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)], ids=str)
+def test_complex_factors_go_to_numpy(shape):
+    result = pg.polar(conditioned(shape, 3.0, torch.complex128))
+    for tensor in result:
+        assert tensor.numpy().shape == tuple(tensor.shape)
+
+
 @pytest.mark.parametrize("shape", [(20000, 1), (20000, 3), (3, 20000), (5000, 17)], ids=str)
 @pytest.mark.parametrize("condition", [1.0, 1e3, 2e4, 1.5e5])
 def test_very_tall_matrices_do_not_lose_to_long_sums(shape, condition):

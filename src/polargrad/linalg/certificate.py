@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,15 @@ __all__ = ["Certificate", "measure", "promised"]
 PRESENT = 0.5
 # The golden ratio, from the bound for partial isometries below.
 GOLDEN = 0.5 * (1.0 + math.sqrt(5.0))
+
+MEASURES = (
+    "deviation",
+    "orthogonality",
+    "residual",
+    "negativity",
+    "factor_error",
+    "nuclear_norm_error",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +80,15 @@ class Certificate:
         if self.negativity is None:
             return None
         return self.negativity <= 2.0 * (self.residual + self.orthogonality)
+
+    def only(self, known: Tensor) -> Certificate:
+        """Return the certificate with NaN for matrices of which nothing can be known."""
+
+        def where(value: Tensor | None) -> Tensor | None:
+            return None if value is None else torch.where(known, value, torch.nan)
+
+        changed: dict[str, Any] = {name: where(getattr(self, name)) for name in MEASURES}
+        return replace(self, **changed)
 
     def keeps(self, tol: float) -> Tensor:
         r"""Whether :math:`|\sigma_i(U) - 1| \le` tol for every σᵢ(A) that counts, for each matrix.

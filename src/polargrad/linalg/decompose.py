@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polargrad.errors import PolarGradError, ToleranceError, ToleranceWarning
 from polargrad.linalg.certificate import Certificate, measure, promised
+from polargrad.linalg.completion import completed
 from polargrad.linalg.derivative import differentiable_factor
 from polargrad.linalg.methods import SVD, GramEigh, Method, label
 from polargrad.linalg.methods import method as method_of
@@ -124,31 +125,43 @@ def polar(
 
     U has orthonormal columns where A is tall and orthonormal rows where A is wide; it is the
     nearest such matrix to A. Directions in which A is zero to rounding
-    (:math:`\sigma \le \sqrt n\,\mathrm{eps}\,\sigma_1`) stay zero in U under the converged methods
-    ``svd`` and ``qdwh``, so that ``polar(0)`` is 0 and a rank-deficient matrix gets its canonical
-    partial isometry. The result is the same for c·A, c > 0, up to the scale of H: entries are
-    first scaled by an exact power of two, so 1e-30 and 1e30 are as good as 1.
+    (:math:`\sigma \le \sqrt n\,\mathrm{eps}\,\sigma_1`) stay zero in U under the converged methods,
+    so that ``polar(0)`` is 0 and a rank-deficient matrix gets its canonical partial isometry. The
+    result is the same for c·A, c > 0, up to the scale of H: entries are first scaled by an exact
+    power of two, so 1e-30 and 1e30 are as good as 1. Differentiable to any order, in forward mode
+    too; under ``torch.func.vmap``, ``torch.compile`` and ``torch.export`` use
+    :func:`polar_factor`.
 
     Args:
-        A: shape (..., m, n): float16, bfloat16, float32, float64, and for ``svd`` and ``qdwh`` also
-            complex64 and complex128. Half precision is worked on in float32. Not changed.
-        method: ``"auto"`` (see :func:`polargrad.linalg.plan`), a name (``"svd"``, ``"qdwh"``,
-            ``"newton_schulz"``, ``"polar_express"``), a description such as ``QDWH(steps=2)``, or
-            its plain data.
+        A: shape (..., m, n): float16, bfloat16, float32, float64, complex64 or complex128. Half
+            precision is worked on in float32. Not changed.
+        method: ``"auto"`` (see :func:`polargrad.linalg.plan`), a name of
+            :data:`polargrad.linalg.METHODS`, a description such as ``QDWH(steps=2)``, or its plain
+            data.
         side: the side of H: ``"right"`` as in scipy, ``"left"``, or ``"auto"``, the small side.
         tol: for ``method="auto"`` alone: how far singular values of U may be from 1. None, the
             default, is converged; from 0.05 on, training accuracy.
-        compute_dtype: the dtype of the products of ``newton_schulz`` and ``polar_express``.
+        compute_dtype: the dtype of the method's arithmetic; half precision for the methods of
+            products alone.
         nonfinite: ``"raise"``, or ``"propagate"``: a matrix with a non-finite entry gives NaN, its
             neighbours in the stack are not touched, and nothing waits for the device.
+        complete: give a rank-deficient matrix a factor with orthonormal columns: directions in
+            which A is zero get partners outside of its range. Converged methods only.
+        certify: measure the errors instead of stating what the method promises, at the cost of some
+            two singular value decompositions; see :class:`Certificate`.
+        on_failure: what to do where no method promises ``tol``, or a measurement finds that it, or
+            the method's own promise, was not kept: ``"raise"``, ``"warn"``, or ``"fallback"`` to
+            the default converged method.
 
     Returns:
-        The result, which unpacks as ``U, H``; ``.nuclear_norm``; H is computed when asked for.
+        The result, which unpacks as ``U, H``; ``.nuclear_norm`` and ``.certificate``. H and the
+        norm are computed when asked for.
 
     Raises:
-        TypeError: if A is not a floating-point tensor, or complex with a method of real products.
+        TypeError: if A is not a floating-point or complex tensor.
         ValueError: if A has fewer than two dimensions, or for an argument outside its range.
         NonFiniteError: if A has a non-finite entry and ``nonfinite="raise"``.
+        ToleranceError: if a tolerance cannot be, or was not kept, and ``on_failure="raise"``.
 
     Example:
         >>> A = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -243,7 +256,7 @@ def _decompose(
         source = torch.where(finite, source, torch.zeros_like(source))
     factor = _apply(chosen, source, resolved)
     if complete:
-        factor = _completed(factor, chosen)
+        factor = completed(factor, chosen)
     if finite is not None:
         u = torch.where(finite, factor.U, torch.full_like(factor.U, torch.nan))
         factor = factor._replace(U=u)
@@ -282,30 +295,18 @@ def _wants_derivative(x: Tensor) -> bool:
     return not is_plain(x)
 
 
-def _completed(factor: Factor, chosen: Method) -> Factor:
-    """Give the directions in which A is zero a partner each, so that U is orthonormal."""
-    if factor.rank is None:
-        raise ValueError(
-            f"complete=True needs a method that finds the rank, got {label(chosen)!r}: "
-            "choose svd, gram_eigh, mixed_qdwh, newton, qdwh or zolotarev"
-        )
-    columns = min(factor.U.shape[-2:])
-    if bool((factor.rank == columns).all()):
-        return factor
-    w, _, vh = torch.linalg.svd(factor.U.detach(), full_matrices=False)
-    deficient = (factor.rank < columns)[..., None, None]
-    return factor._replace(U=torch.where(deficient, w @ vh, factor.U))
-
-
 def _measure(prepared: Prepared, factor: Factor, chosen: Method) -> Certificate:
-    """Certify one stack of any batch shape, tall or wide."""
-    a, u = prepared.scaled, factor.U
+    """Certify one stack of any batch shape, tall or wide; NaN for a matrix that is not finite."""
+    a, u, finite = prepared.scaled, factor.U, prepared.finite
+    if finite is not None:
+        u = torch.where(finite, u, torch.zeros_like(u))
     wide = a.shape[-2] < a.shape[-1]
     a, u = (x.mH if wide else x for x in (a, u))
     rows, columns = a.shape[-2:]
     promise = chosen.promise(rows, columns, a.dtype)
     eps = torch.finfo(a.dtype).eps
-    return measure(a, u, label(chosen), factor.steps, promise.down_to, eps)
+    certificate = measure(a, u, label(chosen), factor.steps, promise.down_to, eps)
+    return certificate if finite is None else certificate.only(finite[..., 0, 0])
 
 
 def _promised_deviation(scaled: Tensor, chosen: Method) -> float:
