@@ -15,6 +15,8 @@ from polargrad.linalg.products import gram
 # A tall matrix of this many rows a column is multiplied once, by V f(Λ) Vᴴ in double precision; a
 # squarer one twice, by V f(Λ) in double and by Vᴴ in its own precision, which is cheaper there.
 TALL = 2
+# Defects in eps that are left as they are: the other rounding of U is as large.
+ENOUGH = 2.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class GramEigh:
         polish = self.polish
         if polish is None:
             values = torch.tensor([condition**-2.0, 1.0], dtype=torch.float64)
-            polish = _polishing(values, values > 0.0, rows, dtype)
+            polish = _polishing(values, values > 0.0, dtype)
         return Work(3 + 2 * polish, 1, 0, int(self.polish is None))
 
     def __call__(self, x: Tensor) -> Factor:
@@ -105,9 +107,15 @@ def from_gram(x: Tensor, wide: Tensor, c: Tensor, polish: int | None) -> Factor:
         u = wide @ (weighted @ vectors.mH)
     else:
         u = (wide @ weighted).to(x.dtype) @ vectors.mH.to(x.dtype)
-    steps = _polishing(eigenvalues, kept, rows, x.dtype) if polish is None else polish
-    for _ in range(steps):
-        u = 1.5 * u - 0.5 * u @ gram(u)
+    steps = _polishing(eigenvalues, kept, x.dtype) if polish is None else polish
+    fused = torch.addmm if u.ndim == 2 else torch.baddbmm
+    for step in range(steps):
+        half_defect = -0.5 * gram(u)
+        half_defect.diagonal(dim1=-2, dim2=-1).add_(0.5)
+        # The last correction is small: it may be added to what is rounded already.
+        dtype = x.dtype if step == steps - 1 else u.dtype
+        u = u.to(dtype)
+        u = fused(u, u, half_defect.to(dtype))
     return Factor(u.to(x.dtype), steps=1 + steps, rank=kept.sum(dim=-1))
 
 
@@ -118,17 +126,18 @@ def _cutoff(columns: int, dtype: torch.dtype) -> float:
     return rank_cutoff(columns, dtype) ** 2
 
 
-def _polishing(eigenvalues: Tensor, kept: Tensor, rows: int, dtype: torch.dtype) -> int:
-    """How many cubic steps bring the defect under eps of the dtype.
+def _polishing(eigenvalues: Tensor, kept: Tensor, dtype: torch.dtype) -> int:
+    """How many cubic steps bring the defect ‖UᴴU − I‖_F/√n to 2 eps of the dtype.
 
-    It is eps(double) κ² for the sums of a short column, and grows as their rounding does with √m.
+    The Gram matrix is off by some 3 eps(double) λ₁, as measured, which is λ₁/λᵢ times as much of
+    direction i: the root of the mean of its squares is the defect.
     """
-    smallest = torch.where(kept, eigenvalues, torch.inf).amin(dim=-1)
-    spread = float((eigenvalues[..., -1] / smallest).amax())
-    eps = torch.finfo(dtype).eps
-    defect = torch.finfo(eigenvalues.dtype).eps * (1.0 + 0.25 * rows**0.5) * spread
+    share = torch.where(kept, eigenvalues[..., -1:] / eigenvalues, 0.0)
+    spread = float(share.square().mean(dim=-1).amax()) ** 0.5
+    defect = 3.0 * torch.finfo(eigenvalues.dtype).eps * spread
     steps = 0
-    while defect > eps and steps < 2:
-        defect = 0.75 * defect * defect
+    while defect > ENOUGH * torch.finfo(dtype).eps and steps < 2:
+        # One direction may have all of it, and its square.
+        defect = 0.75 * defect * defect * eigenvalues.shape[-1] ** 0.5
         steps += 1
     return steps
