@@ -53,6 +53,7 @@ def test_finer_tolerances_are_converged(shape, dtype, device, tol):
         ((1024, 1024), torch.float32, None, MixedQDWH()),
         ((256, 256), torch.float64, None, Newton()),
         ((1024, 1024), torch.float64, None, SVD()),
+        ((400, 400), torch.float64, None, SVD()),
         ((4000, 100), torch.float64, None, SVD(reduction="qr")),
         ((768, 3072), torch.float32, 0.11, GramZolotarev(3)),
         ((768, 3072), torch.float32, 0.08, GramZolotarev(4)),

@@ -139,6 +139,51 @@ def test_a_bad_matrix_is_not_certified_and_spoils_nothing():
     assert (certificate.residual[[0, 2]] < 1e-14).all()
 
 
+@pytest.mark.parametrize("method", ["auto", "qdwh", PolarExpress()], ids=str)
+def test_conjugate_views_are_as_good_as_their_values(method):
+    z = conditioned((5, 3), 4.0, torch.complex128)
+    for view in (z.mH, z.conj(), z.mT.conj()):
+        expected = pg.polar_factor(view.resolve_conj().clone(), method=method)
+        assert torch.allclose(pg.polar_factor(view, method=method), expected, atol=1e-13)
+        assert pg.linalg.nuclear_norm(view).value > 0
+
+
+def test_norm_and_hermitian_factor_have_a_graph_whoever_looked_first():
+    result = pg.polar(conditioned((5, 3), 4.0).requires_grad_())
+    with torch.no_grad():
+        assert not result.H.requires_grad
+        assert not result.nuclear_norm.requires_grad
+    assert result.H.requires_grad
+    assert result.nuclear_norm.requires_grad
+
+
+def test_an_empty_matrix_has_an_empty_gradient():
+    a = torch.zeros(0, 3, requires_grad=True)
+    pg.polar_factor(a).sum().backward()
+    assert a.grad.shape == (0, 3)
+
+
+def test_few_large_and_many_small_singular_values():
+    """Where Newton's iteration, above some 320 columns, loses a hundred eps and more."""
+    for n in (300, 400):
+        for power in (3.0, 4.5, 5.1):
+            sigma = torch.full((n,), 10.0**-power, dtype=torch.float64)
+            sigma[:5] = 1.0
+            a = with_singular_values((n, n), sigma, seed=2)
+            result = pg.polar(a)
+            assert residual(a, result.U, result.H, result.side) <= 40 * eps(torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(2000, 320), (640, 256), (20000, 64), (60, 60)], ids=str)
+def test_training_accuracy_at_its_lower_end(shape):
+    """One large singular value, all others just above a thousandth: sums must not blur them."""
+    sigma = torch.full((min(shape),), 1.001e-3, dtype=torch.float64)
+    sigma[0] = 1.0
+    a = with_singular_values(shape, sigma, torch.float32)
+    out = torch.linalg.svdvals(double(pg.polar_factor(a, tol=0.11)))
+    assert (out - 1).abs().max() <= 0.11
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)], ids=str)
 def test_complex_factors_go_to_numpy(shape):
     result = pg.polar(conditioned(shape, 3.0, torch.complex128))

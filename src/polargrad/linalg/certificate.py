@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Promise
+from polargrad.linalg.methods.outcome import Norm, Promise
 from polargrad.linalg.norms import rounding, value_and_error
-from polargrad.linalg.precision import double_dtype
+from polargrad.linalg.precision import double_dtype, rank_cutoff
 
 __all__ = ["Certificate", "measure", "promised"]
 
@@ -20,6 +20,8 @@ PRESENT = 0.5
 # The golden ratio, from the bound for partial isometries below.
 GOLDEN = 0.5 * (1.0 + math.sqrt(5.0))
 
+# Singular values of A below so many cutoffs of float64 may be noise of what computes them here.
+NOISE = 100.0
 MEASURES = (
     "deviation",
     "orthogonality",
@@ -46,16 +48,18 @@ class Certificate:
         measured: whether the numbers were measured on this result.
         rank: the numerical rank r, int64; None where nobody looked.
         deviation: :math:`\max|\sigma_i(U) - 1|` over the r directions that U has (promised: over
-            those with :math:`\sigma_i(A) \ge` ``down_to`` times the method's bound of σ₁).
+            those with :math:`\sigma_i(A) \ge` ``down_to`` times the norm ``of`` A).
         orthogonality: :math:`\|(U^{\mathsf H}U)^2 - U^{\mathsf H}U\|_F/\sqrt n`, the defect on U's
-            own range, which is ‖UᴴU − I‖_F/√n to first order for full rank.
+            own range, which is ‖UᴴU − I‖_F/√n to first order for full rank. Promised, like
+            ``residual``, for matrices whose nonzero singular values are all at least ``down_to``.
         residual: :math:`\|A - UH\|_F/\|A\|_F`, :math:`H = \operatorname{sym}(U^{\mathsf H}A)`.
         negativity: :math:`-\lambda_{\min}(H)/\|A\|_F`, at least 0; None unless measured.
         factor_error: :math:`\|U - U_*\|_F`, where :math:`U_*` is the polar factor of A, of its best
             approximation of rank r where that is less than n; None unless measured, infinite where
             the measurement proves nothing.
         nuclear_norm_error: :math:`|\langle A, U\rangle - \|A\|_*|/\|A\|_F`.
-        down_to: the share of the method's bound of σ₁ down to which it promises anything.
+        down_to: the share of the norm ``of`` down to which the method promises anything.
+        of: ``"spectral"``, ``"schatten4"`` or ``"frobenius"``.
 
     Source: derivations in docs/certificate.md.
     """
@@ -71,15 +75,17 @@ class Certificate:
     factor_error: Tensor | None
     nuclear_norm_error: Tensor
     down_to: float
+    of: Norm
     _present: Tensor | None = field(default=None, repr=False)
     _singular_values: Tensor | None = field(default=None, repr=False)
+    _eps: float = field(default=0.0, repr=False)
 
     @property
     def semidefinite(self) -> Tensor | None:
         """Whether H is positive semidefinite to rounding; None unless measured."""
         if self.negativity is None:
             return None
-        return self.negativity <= 2.0 * (self.residual + self.orthogonality)
+        return self.negativity <= 2.0 * (self.residual + self.orthogonality) + 8.0 * self._eps
 
     def only(self, known: Tensor) -> Certificate:
         """Return the certificate with NaN for matrices of which nothing can be known."""
@@ -100,10 +106,28 @@ class Certificate:
         if self._present is None or self._singular_values is None:
             return kept
         sigma = self._singular_values
-        scale = sigma.pow(4).sum(dim=-1, keepdim=True).pow(0.25)
-        due = (sigma > self.down_to * scale * (1.0 + 1e-6)).sum(dim=-1)
+        power = {"spectral": torch.inf, "schatten4": 4.0, "frobenius": 2.0}[self.of]
+        scale = torch.linalg.vector_norm(sigma, power, dim=-1, keepdim=True)
+        least = max(self.down_to, NOISE * rank_cutoff(sigma.shape[-1], torch.float64))
+        due = (sigma > least * scale * (1.0 + 1e-6)).sum(dim=-1)
         there = ((self._present - 1.0).abs() <= tol).sum(dim=-1)
-        return (there >= due) & (self._present.amax(dim=-1) <= 1.0 + tol)
+        counted: Tensor = (there >= due) & (self._present.amax(dim=-1) <= 1.0 + tol)
+        return counted
+
+    def confirms(self, tol: float, residual: float) -> Tensor:
+        """Whether this is a polar factor to ``tol``, as measured, for each matrix.
+
+        Its singular values keep ``tol``, H is positive semidefinite, so that no pair is flipped,
+        and A − UH is at most ``residual`` where every direction of A is in U: those that keep
+        their tolerance are the directions of A.
+        """
+        if self.semidefinite is None or self._singular_values is None:
+            return self.keeps(tol)
+        whole = self._singular_values[..., -1] > self.down_to * self._singular_values[..., 0]
+        sound = self.semidefinite & (~whole | (self.residual <= residual))
+        unknown = self.deviation.isnan()  # a matrix that is not finite has nothing to confirm
+        confirmed: Tensor = unknown | (self.keeps(tol) & sound)
+        return confirmed
 
 
 def promised(
@@ -128,11 +152,12 @@ def promised(
         factor_error=None,
         nuclear_norm_error=everywhere(columns**0.5 * deviation + small),
         down_to=promise.down_to,
+        of=promise.of,
     )
 
 
 def measure(
-    a: Tensor, u: Tensor, label: str, steps: int, down_to: float, eps: float
+    a: Tensor, u: Tensor, label: str, steps: int, promise: Promise, eps: float
 ) -> Certificate:
     r"""The certificate of u as the polar factor of a, whatever computed it, in float64.
 
@@ -143,8 +168,8 @@ def measure(
         u: its factor.
         label: the name of the method.
         steps: the steps it took.
-        down_to: from the method's promise.
-        eps: of the dtype in which u was computed.
+        promise: the method's, for the range that it speaks of.
+        eps: of the dtype in which the nuclear norm is returned.
     """
     a, u = (x.detach().to(double_dtype(x.dtype)) for x in (a, u))
     rows, columns = a.shape[-2:]
@@ -185,11 +210,15 @@ def measure(
         orthogonality=torch.linalg.matrix_norm(gram @ gram - gram) / columns**0.5,
         residual=torch.linalg.matrix_norm(a - u @ h) / scale,
         negativity=(-lowest).clamp_min(0.0),
-        factor_error=torch.where(size > 0, error, distance),
-        nuclear_norm_error=nuclear / scale,
-        down_to=down_to,
+        # The factor of a zero matrix is zero.
+        factor_error=torch.where(size > 0, error, torch.linalg.matrix_norm(u)),
+        # What returning it rounds, its terms and their sum: |⟨A, U⟩| ≤ √n ‖A‖_F.
+        nuclear_norm_error=nuclear / scale + 2.0 * eps * columns**0.5,
+        down_to=promise.down_to,
+        of=promise.of,
         _present=present,
         _singular_values=torch.linalg.svdvals(a),
+        _eps=eps,
     )
 
 

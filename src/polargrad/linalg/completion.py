@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polargrad.errors import PolarGradError
 from polargrad.linalg.methods import Method, label
 from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.preparation import is_traced
 
 __all__ = ["completed"]
 
@@ -20,6 +22,11 @@ def completed(factor: Factor, method: Method) -> Factor:
     Raises:
         ValueError: if the method does not find the rank.
     """
+    if is_traced(factor.U):
+        raise PolarGradError(
+            "complete=True looks at ranks, which torch.compile, torch.export and torch.func.vmap "
+            "cannot: complete outside of them"
+        )
     if factor.rank is None:
         raise ValueError(
             f"complete=True needs a method that finds the rank, got {label(method)!r}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from polargrad.linalg.completion import completed
 from polargrad.linalg.derivative import differentiable_factor
 from polargrad.linalg.methods import SVD, GramEigh, Method, label
 from polargrad.linalg.methods import method as method_of
-from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
 from polargrad.linalg.precision import double_dtype
@@ -39,6 +39,20 @@ OnFailure = Literal["raise", "warn", "fallback"]
 MethodSpec = str | Mapping[str, Any] | Method
 
 
+def _cached_by_grad_mode(compute: Callable[[PolarResult], Tensor]) -> property:
+    """A property computed once with a graph and once without: the first look decides nothing."""
+    key = f"_{compute.__name__}_of_mode"
+
+    def look(result: PolarResult) -> Tensor:
+        known: dict[bool, Tensor] = result.__dict__.setdefault(key, {})
+        mode = torch.is_grad_enabled()
+        if mode not in known:
+            known[mode] = compute(result)
+        return known[mode]
+
+    return property(look, doc=compute.__doc__)
+
+
 @dataclass(frozen=True, eq=False)
 class PolarResult:
     r"""A polar decomposition :math:`A = UH` or :math:`A = HU`; unpacks as ``U, H``.
@@ -54,9 +68,10 @@ class PolarResult:
     side: Literal["right", "left"]
     _prepared: Prepared = field(repr=False)
     _factor: Factor = field(repr=False)
+    _dtype: torch.dtype = field(repr=False)
     _measured: Certificate | None = field(default=None, repr=False)
 
-    @functools.cached_property
+    @_cached_by_grad_mode
     def H(self) -> Tensor:
         r"""The Hermitian factor, sym(UᴴA) or sym(AUᴴ), computed when it is first asked for.
 
@@ -68,7 +83,7 @@ class PolarResult:
         h = times_power_of_two(0.5 * (h + h.mH), self._prepared.exponent)
         return h.to(self.U.dtype)
 
-    @functools.cached_property
+    @_cached_by_grad_mode
     def nuclear_norm(self) -> Tensor:
         r"""The nuclear norm :math:`\langle A, U\rangle = \operatorname{tr} H` of each matrix.
 
@@ -94,8 +109,8 @@ class PolarResult:
         if self._measured is not None:
             return self._measured
         u = self._factor.U
-        columns, rows = sorted(u.shape[-2:])
-        promise = self.method.promise(rows, columns, u.dtype)
+        columns = min(u.shape[-2:])
+        promise = _promise(u, self.method, self._dtype)
         batch = u.shape[:-2]
         return promised(
             promise, label(self.method), self._factor.steps, self._factor.rank, batch, columns
@@ -178,15 +193,20 @@ def polar(
     chosen = _choose(A, method, tol, compute_dtype, nonfinite, on_failure)
     if side == "auto":
         side = "left" if A.shape[-2] < A.shape[-1] else "right"
-    prepared, factor = _decompose(A, chosen, compute_dtype, nonfinite, complete)
+    dtype = resolve_compute_dtype(A.dtype, compute_dtype)
+    prepared, factor = _decompose(A, chosen, dtype, nonfinite, complete)
     measured = None
     if certify and A.numel():
-        measured = _measure(prepared, factor, chosen)
-        target = tol if tol is not None else _promised_deviation(prepared.scaled, chosen)
-        if not bool(measured.keeps(target).all()):
+        promise = _promise(prepared.scaled, chosen, dtype)
+        measured = _measure(prepared, factor, chosen, promise)
+        target = tol if tol is not None else promise.deviation
+        if not bool(measured.confirms(target, promise.residual).all()):
             message = (
-                f"method {label(chosen)!r} was to keep singular values within {target:.3g} of 1, "
-                f"measured are {float(measured.deviation.amax()):.3g}"
+                f"method {label(chosen)!r} was to keep singular values within {target:.3g} of 1 "
+                f"and a residual of {promise.residual:.3g}, with H positive semidefinite; "
+                f"measured are {float(measured.deviation.nan_to_num().amax()):.3g}, "
+                f"{float(measured.residual.nan_to_num().amax()):.3g}, and semidefinite is "
+                f"{bool(measured.semidefinite.all()) if measured.semidefinite is not None else '?'}"
             )
             better = None if on_failure != "fallback" else _better(A, chosen)
             if better is not None:
@@ -207,6 +227,7 @@ def polar(
         side=side,
         _prepared=prepared,
         _factor=factor,
+        _dtype=dtype,
         _measured=measured,
     )
 
@@ -235,7 +256,8 @@ def polar_factor(
     Source: as :func:`polar`.
     """
     chosen = _choose(A, method, tol, compute_dtype, nonfinite, "raise")
-    return _decompose(A, chosen, compute_dtype, nonfinite, complete)[1].U.to(A.dtype)
+    dtype = resolve_compute_dtype(A.dtype, compute_dtype)
+    return _decompose(A, chosen, dtype, nonfinite, complete)[1].U.to(A.dtype)
 
 
 def _real(x: Tensor) -> Tensor:
@@ -243,18 +265,17 @@ def _real(x: Tensor) -> Tensor:
 
 
 def _decompose(
-    A: Tensor, chosen: Method, dtype: torch.dtype | None, nonfinite: NonFinite, complete: bool
+    A: Tensor, chosen: Method, dtype: torch.dtype, nonfinite: NonFinite, complete: bool
 ) -> tuple[Prepared, Factor]:
     """Prepare A and call the method: the factor has A's orientation and the working dtype."""
-    resolved = resolve_compute_dtype(A.dtype, dtype)
     prepared = prepare(A, nonfinite)
     scaled, _, finite = prepared
     if A.numel() == 0:
-        return prepared, Factor(torch.zeros_like(scaled), 0)
+        return prepared, Factor(0.0 * scaled, 0)
     source = scaled if chosen.scale_free else A.to(scaled.dtype)
     if finite is not None and not chosen.scale_free:
         source = torch.where(finite, source, torch.zeros_like(source))
-    factor = _apply(chosen, source, resolved)
+    factor = _apply(chosen, source, dtype)
     if complete:
         factor = completed(factor, chosen)
     if finite is not None:
@@ -295,23 +316,22 @@ def _wants_derivative(x: Tensor) -> bool:
     return not is_plain(x)
 
 
-def _measure(prepared: Prepared, factor: Factor, chosen: Method) -> Certificate:
+def _measure(prepared: Prepared, factor: Factor, chosen: Method, promise: Promise) -> Certificate:
     """Certify one stack of any batch shape, tall or wide; NaN for a matrix that is not finite."""
     a, u, finite = prepared.scaled, factor.U, prepared.finite
     if finite is not None:
         u = torch.where(finite, u, torch.zeros_like(u))
     wide = a.shape[-2] < a.shape[-1]
     a, u = (x.mH if wide else x for x in (a, u))
-    rows, columns = a.shape[-2:]
-    promise = chosen.promise(rows, columns, a.dtype)
     eps = torch.finfo(a.dtype).eps
-    certificate = measure(a, u, label(chosen), factor.steps, promise.down_to, eps)
+    certificate = measure(a, u, label(chosen), factor.steps, promise, eps)
     return certificate if finite is None else certificate.only(finite[..., 0, 0])
 
 
-def _promised_deviation(scaled: Tensor, chosen: Method) -> float:
-    columns, rows = sorted(scaled.shape[-2:])
-    return chosen.promise(rows, columns, scaled.dtype).deviation
+def _promise(x: Tensor, chosen: Method, dtype: torch.dtype) -> Promise:
+    """What the method promises in the dtype that it works in."""
+    columns, rows = sorted(x.shape[-2:])
+    return chosen.promise(max(rows, 1), max(columns, 1), dtype)
 
 
 def _better(A: Tensor, chosen: Method) -> Method | None:

@@ -61,14 +61,16 @@ def gram(x: Tensor) -> Tensor:
         return symmetric_product(x.mH, x)
     if columns < LEAST_PRODUCT or x.ndim > 2:
         number = rows // PIECE
-        pieces = x[..., : number * PIECE, :].unflatten(-2, (number, PIECE))
+        shape = (*x.shape[:-2], number, PIECE, columns)
+        pieces = x[..., : number * PIECE, :].reshape(shape)
         rest = x[..., number * PIECE :, :]
-        return (pieces.mH @ pieces).sum(dim=-3) + rest.mH @ rest
-    first, *others = x.split(LARGE_PIECE, dim=-2)
-    total = symmetric_product(first.mH, first)
+        total: Tensor = (pieces.mH @ pieces).sum(dim=-3) + rest.mH @ rest
+        return total
+    first, *others = torch.split(x, LARGE_PIECE, dim=-2)
+    whole = symmetric_product(first.mH, first)
     for piece in others:
-        total = total + symmetric_product(piece.mH, piece)
-    return total
+        whole = whole + symmetric_product(piece.mH, piece)
+    return whole
 
 
 def symmetric_product(left: Tensor, right: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ def largest_entry(A: Tensor) -> Tensor:
         >>> largest_entry(torch.tensor([[6.0, -8.0]]))
         tensor(8.)
     """
-    size = torch.view_as_real(A.detach()).abs() if A.is_complex() else A.detach().abs()
+    size = (
+        torch.view_as_real(A.detach().resolve_conj()).abs() if A.is_complex() else A.detach().abs()
+    )
     return size.amax(dim=tuple(range(A.ndim - 2, size.ndim)))
 
 

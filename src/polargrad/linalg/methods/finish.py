@@ -45,24 +45,29 @@ def finish(x: Tensor, u: Tensor, steps: int, exact: Callable[[Tensor], Factor]) 
     columns = u.shape[-1]
     eps = torch.finfo(x.dtype).eps
     rank = torch.full(u.shape[:-2], columns, dtype=torch.int64, device=x.device)
-    for _ in range(MOST_STEPS):
+    for attempt in range(MOST_STEPS + 1):
         # I − UᴴU tells whether all singular values have arrived, and is half of a step.
         defect = -gram(u)
         defect.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        size = torch.linalg.matrix_norm(defect)
-        largest = float(size.nan_to_num(torch.inf).amax())
+        size = torch.linalg.matrix_norm(defect).nan_to_num(torch.inf)
+        largest = float(size.amax())
         if largest <= ENOUGH * eps * columns**0.5:
-            return Factor(u, steps, rank)
-        if largest > LARGEST_DEFECT * columns**0.5:
             break
+        far = LARGEST_DEFECT * columns**0.5 if attempt < MOST_STEPS else eps ** (1.0 / 3.0)
+        if largest > far:
+            lost = size > far
+            anew = exact(x[lost])
+            assert anew.rank is not None  # exact methods tell the rank
+            u = u.masked_scatter(lost[..., None, None], anew.U)
+            rank = rank.masked_scatter(lost, anew.rank)
+            # Those are done: for them the step below is none.
+            defect = defect.masked_fill(lost[..., None, None], 0.0)
+            size = size.masked_fill(lost, 0.0)
+            largest = float(size.amax())
         steps += 1
-        if largest <= eps**0.5:
-            return Factor(fused(u, u, defect, alpha=0.5), steps, rank)
-        u = fused(u, u, fused(defect, defect, defect, alpha=0.75), alpha=0.5)
+        if largest > eps**0.5:
+            defect = fused(defect, defect, defect, alpha=0.75)
+        u = fused(u, u, defect, alpha=0.5)
         if largest <= eps ** (1.0 / 3.0):
-            return Factor(u, steps, rank)
-    lost = ~(size <= eps ** (1.0 / 3.0))
-    anew = exact(x[lost])
-    assert anew.rank is not None  # exact methods tell the rank
-    u = u.masked_scatter(lost[..., None, None], anew.U)
-    return Factor(u, steps, rank.masked_scatter(lost, anew.rank))
+            break
+    return Factor(u, steps, rank)

@@ -15,6 +15,8 @@ from polargrad.linalg.products import gram
 # A tall matrix of this many rows a column is multiplied once, by V f(Λ) Vᴴ in double precision; a
 # squarer one twice, by V f(Λ) in double and by Vᴴ in its own precision, which is cheaper there.
 TALL = 2
+# Down to which share of σ₁ a float64 matrix is promised anything: there κ² is still far from 1/eps.
+LEAST_DOUBLE = 1e-5
 # Defects in eps that are left as they are: the other rounding of U is as large.
 ENOUGH = 2.0
 
@@ -74,12 +76,18 @@ class GramEigh:
         return self.polish is None
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
-        """See :class:`Promise`; 5 eps for float32, where κ² still fits into float64."""
+        """See :class:`Promise`; 10 and 5 eps for float32, where κ² still fits into float64.
+
+        The eigenvalues are off by 5 eps(double) λ₁; each step of polishing squares what that makes.
+        """
         eps = torch.finfo(dtype).eps
-        if double_dtype(dtype) == dtype:
-            down_to = (8.0 * columns * eps) ** 0.5
-            return Promise(40.0 * eps, down_to, eps / down_to)
-        return Promise(10.0 * eps, rank_cutoff(columns, dtype), 5.0 * eps)
+        double = double_dtype(dtype) == dtype
+        down_to = LEAST_DOUBLE if double else rank_cutoff(columns, dtype)
+        defect = 5.0 * torch.finfo(torch.float64).eps / down_to**2
+        for _ in range(2 if self.polish is None else self.polish):
+            defect = 0.75 * defect * defect
+        residual = 3.0 * eps / down_to if double else 5.0 * eps
+        return Promise(defect + (40.0 if double else 10.0) * eps, down_to, residual + defect)
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`."""

@@ -128,11 +128,11 @@ class GramPolynomial:
         for segment in segments:
             growth = math.prod(a for a, *_ in segment)
             if unit * growth * growth > 0.5:
-                return Promise(deviation=math.inf, down_to=LOWER)
+                return Promise(deviation=math.inf, down_to=LOWER, of=self.bound)
             error += 4.0 * unit * min(growth, 1.0 / low) ** 2
             low, high = output_interval(segment, low, high)
         total = ordinary.deviation + error
-        return Promise(deviation=total, down_to=LOWER, residual=total * (2.0 + total))
+        return Promise(total, LOWER, residual=total * (2.0 + total), of=self.bound)
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""

@@ -85,7 +85,7 @@ class GramZolotarev:
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """See :class:`Promise`; rounding adds some 0.1 eps/l², of which this is four times."""
         rounding = 0.39 * torch.finfo(dtype).eps / self.lower**2
-        return Promise(self.deviation + rounding, self.lower)
+        return Promise(self.deviation + rounding, self.lower, of="schatten4")
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""

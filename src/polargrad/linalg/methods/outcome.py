@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+Norm = Literal["spectral", "schatten4", "frobenius"]
 
 
 class Factor(NamedTuple):
@@ -30,8 +32,10 @@ class Promise:
 
     Attributes:
         deviation: :math:`|\sigma_{\text{out}} - 1|` is at most this for every singular value of A
-            that is at least ``down_to`` times the method's own bound of :math:`\sigma_1`.
+            that is at least ``down_to`` times the norm ``of``.
         down_to: in (0, 1]; smaller singular values are left below 1 (or count as zero).
+        of: what ``down_to`` is a share of: the spectral norm, the Schatten-4 norm or the Frobenius
+            norm of A.
         residual: :math:`\|A - UH\|_F/\|A\|_F` is at most this, H = sym(UᴴA), for matrices with all
             nonzero singular values at least ``down_to``; infinite where nothing is promised.
     """
@@ -39,6 +43,7 @@ class Promise:
     deviation: float
     down_to: float
     residual: float = math.inf
+    of: Norm = "spectral"
 
 
 class Work(NamedTuple):

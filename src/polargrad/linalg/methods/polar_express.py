@@ -121,7 +121,7 @@ class PolarExpress:
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """What holds for every matrix of this shape, of its σ ≥ lower·β."""
-        return promise(self._scaled(), self.lower, rows, dtype)
+        return promise(self._scaled(), self.lower, rows, dtype, of=self.bound)
 
     def _scaled(self) -> tuple[OddPolynomial, ...]:
         """The polynomials of σ/β, the division by s in the first of them."""

@@ -20,6 +20,8 @@ BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
 
 # From which share of the bound on a method speaks of singular values, unless it is told.
 LOWER = 1e-3
+# Of a Gram matrix: twice products.PIECE.
+LONGEST_SUM = 1024
 
 
 def check_steps(steps: int) -> None:
@@ -144,11 +146,13 @@ def add_product(y: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float = 
 def rounding(rows: int, dtype: torch.dtype) -> float:
     r"""Return :math:`(4 + \sqrt m)\,\mathrm{eps}`: what a product of length m may be off by.
 
+    At most for m = 1024: longer sums are taken in pieces, see :func:`gram`.
+
     Example:
         >>> rounding(16, torch.float64) == 8 * torch.finfo(torch.float64).eps
         True
     """
-    return (4.0 + math.sqrt(rows)) * torch.finfo(dtype).eps
+    return (4.0 + math.sqrt(min(rows, LONGEST_SUM))) * torch.finfo(dtype).eps
 
 
 def promise(
@@ -158,6 +162,7 @@ def promise(
     dtype: torch.dtype,
     *,
     beyond: float = 0.0,
+    of: Bound = "frobenius",
 ) -> Promise:
     r"""Return what polynomials of :math:`x \in [\text{lower}, 1]` promise for m rows.
 
@@ -172,4 +177,4 @@ def promise(
     counted, anywhere = (unit * growth for growth in error_growth(polynomials, lower))
     beside = 2.0 * anywhere**2 if anywhere < 0.25 else anywhere
     total = deviation(polynomials, lower, 1.0 + beyond) + counted + beside
-    return Promise(deviation=total, down_to=lower, residual=total * (2.0 + total))
+    return Promise(deviation=total, down_to=lower, residual=total * (2.0 + total), of=of)

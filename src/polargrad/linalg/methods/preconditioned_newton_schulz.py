@@ -91,7 +91,7 @@ class PreconditionedNewtonSchulz:
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
         """What holds for every matrix of this shape, of its σ ≥ lower·β."""
-        return promise(self.polynomials(dtype), self.lower, rows, dtype)
+        return promise(self.polynomials(dtype), self.lower, rows, dtype, of=self.bound)
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""

@@ -88,18 +88,20 @@ class QDWH:
         return cls(steps=steps, lower_bound=REFERENCE_LOWER_BOUND, polish=True)
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
-        """See :class:`Promise`: 20 eps if converged, else what the budget leaves of its bound."""
+        """See :class:`Promise`: 50 eps if converged, else what the budget leaves of its bound."""
         eps = torch.finfo(dtype).eps
         cutoff = rank_cutoff(columns, dtype)
         if self.steps is None:
-            return Promise(20.0 * eps, cutoff, 20.0 * eps)
+            return Promise(50.0 * eps, cutoff, 50.0 * eps)
         lower = self.lower_bound or cutoff / (rows * columns) ** 0.25
         reached = lower
         for _ in _weights(lower, eps, self.steps):
             reached = halley_weights(reached)[3]
         if self.polish:
             reached = 1.5 * reached - 0.5 * reached**3
-        return Promise(1.0 - reached + 20.0 * eps, lower)
+        # α ≤ (mn)^¼ σ₁
+        spectral = min(lower * (rows * columns) ** 0.25, 1.0)
+        return Promise(1.0 - reached + 50.0 * eps, spectral)
 
     @property
     def adaptive(self) -> bool:

@@ -161,6 +161,8 @@ class Zolotarev:
         down_to = schedule[0][0]
         if self.iterations is None:
             down_to = max(down_to, rank_cutoff(columns, dtype))
+        else:
+            down_to = min(1.0, down_to * (rows * columns) ** 0.25)  # α ≤ (mn)^¼ σ₁
         return Promise(deviation, down_to, residual=deviation * (2.0 + deviation))
 
     def _schedule(
