@@ -49,17 +49,24 @@ LARGE = 2_000_000  # entries from which the unbatched published code is left out
 
 
 def measure(
-    case: Case, peers: dict[str, Callable[[Tensor], Tensor]], tol: float | None, options: object
+    case: Case,
+    peers: dict[str, Callable[[Tensor], Tensor]],
+    names: tuple[str, ...],
+    tol: float | None,
+    options: argparse.Namespace,
 ) -> None:
-    """Print one line."""
+    """Print one line, with a dash for a peer that is left out."""
     A = case.matrix(0)
     ours = partial(polar_factor, tol=tol)
     calls = {name: partial(peer, A) for name, peer in {**peers, "ours": ours}.items()}
     times = time_in_rounds(calls, repetitions=options.rounds, budget=options.budget)
     found = []
-    for name in peers:
-        median, better = ratio(times["ours"], times[name])
-        found.append(f"{1 / median:.2f} ({1 / better:.2f})")
+    for name in names:
+        if name in peers:
+            median, better = ratio(times["ours"], times[name])
+            found.append(f"{1 / median:.2f} ({1 / better:.2f})")
+        else:
+            found.append("–")
     method = label(plan(A, tol=tol).method)
     print(f"| {case.dtype} | {case.shape} | {case.spectrum} | {method} | {' | '.join(found)} |")
 
@@ -87,12 +94,13 @@ def main() -> None:
         peers = {"svd": svd_factor, "qdwh": partial(published_qdwh, steps=5)}
         if case.shape.rows * case.shape.columns > LARGE:
             del peers["qdwh"]
-        measure(case, peers, None, options)
+        measure(case, peers, ("svd", "qdwh"), None, options)
     print("\n| dtype | shape | spectrum | method | × Muon's quintic in float32 |")
     print("|---|---|---|---|---|")
     for shape in TRAINING:
         case = Case("float32", Shape.parse(shape), Spectrum.parse("gaussian"))
-        measure(case, {"quintic": partial(muon_quintic, dtype=torch.float32)}, 0.11, options)
+        peers = {"quintic": partial(muon_quintic, dtype=torch.float32)}
+        measure(case, peers, ("quintic",), 0.11, options)
     print("\n| shape | largest deviation of a singular value that counts |\n|---|---|")
     for shape in TRAINING:
         if not shape.startswith("20000"):
