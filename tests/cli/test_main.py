@@ -100,6 +100,15 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(monkeypatch,
     assert capsys.readouterr().err == message
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    """As in ``polargrad reproduce --help | head -1``."""
+    command = f"{sys.executable} -m polargrad reproduce --help | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0].startswith("usage: polargrad reproduce")
+    assert done.stdout.splitlines()[1] in ("0", "141")  # all was written before head went, or not
+    assert done.stderr == ""
+
+
 def test_the_module_runs_as_the_program():
     done = subprocess.run(
         [sys.executable, "-m", "polargrad", "nothing"], capture_output=True, text=True, check=False

@@ -7,13 +7,14 @@ returns the exit code. It is imported only when the command is asked for.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from polargrad.cli.exit_codes import FAILED, INTERRUPTED, WRONG
+from polargrad.cli.exit_codes import FAILED, INTERRUPTED, NOBODY_READS, WRONG
 from polargrad.errors import NonFiniteError, PolarGradError
 from polargrad.records import require
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 if all went well, 1 if a run failed, 2 if it was asked for wrongly, 130 if
-        it was interrupted by Ctrl-C.
+        it was interrupted by Ctrl-C, 141 if whoever read its output has gone.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
@@ -90,11 +91,17 @@ def _run(name: str, words: list[str]) -> int:
         tyro = require("tyro", extra=command.extra)
         options: Any = getattr(importlib.import_module(command.module), command.name)
         parsed = tyro.cli(options, prog=program, args=words, config=[tyro.conf.FlagCreatePairsOff])
-        return int(parsed.run())
+        code = int(parsed.run())
+        sys.stdout.flush()
+        return code
     except SystemExit as stop:  # tyro has shown the help (0) or what it could not parse (2)
         return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
         return _complain(program, "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # What is still to be written at exit goes nowhere, in silence, as of other programs.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
     except NonFiniteError as error:
         return _complain(program, error, FAILED)
     except (PolarGradError, ValueError, OSError) as error:
