@@ -69,11 +69,11 @@ class MixedQDWH:
     adaptive: ClassVar[bool] = True
 
     def promise(self, rows: int, columns: int, dtype: torch.dtype) -> Promise:
-        """See :class:`Promise`: 10 and 5 eps, down to the rank cutoff."""
+        """See :class:`Promise`: 10 and 8 eps, down to the rank cutoff."""
         if dtype == double_dtype(dtype):
             return QDWH().promise(rows, columns, dtype)
         eps = torch.finfo(dtype).eps
-        return Promise(10.0 * eps, rank_cutoff(columns, dtype), 5.0 * eps)
+        return Promise(10.0 * eps, rank_cutoff(columns, dtype), 8.0 * eps)
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; at most, for estimates that are exact and one step at the end."""
