@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from matrices import REAL
+from matrices import REAL, conditioned
 
 from polargrad.errors import ToleranceError
 from polargrad.linalg import (
@@ -18,6 +18,7 @@ from polargrad.linalg import (
     load_plan_table,
     plain,
     plan,
+    polar_factor,
 )
 
 SHAPES = [(1, 1), (7, 3), (64, 64), (100, 500), (300, 300), (256, 256), (600, 600), (3072, 768)]
@@ -66,6 +67,18 @@ def test_decisions(shape, dtype, tol, method):
     assert plan(
         torch.zeros(2, *shape, dtype=dtype, device="meta"), tol=tol, device="cpu"
     ).method == (method)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("tol", [0.05, 0.11, 0.5])
+def test_half_precision_by_name_is_planned_without_its_rounding(dtype, tol):
+    chosen = plan(shape=(64, 64), dtype=torch.float32, compute_dtype=dtype, tol=tol)
+    assert isinstance(chosen.method, PolarExpress)
+    assert chosen.method.degree == 5
+    assert chosen.promised == chosen.method.deviation <= tol
+    a = conditioned((64, 64), 10.0, torch.float32)
+    out = torch.linalg.svdvals(polar_factor(a, tol=tol, compute_dtype=dtype).double())
+    assert (out - 1).abs().max() <= tol + 0.1
 
 
 def test_elsewhere_than_on_a_cpu():

@@ -20,6 +20,7 @@ from matrices import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import polargrad as pg
 from polargrad.linalg.methods.gram_polynomial import GramPolynomial
 from polargrad.linalg.methods.newton_schulz import NewtonSchulz
 from polargrad.linalg.methods.polar_express import PolarExpress
@@ -373,3 +374,17 @@ def test_first_derivatives(kind, shape):
     a = conditioned(shape, 5.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: kind()(x).U, a)
     assert torch.autograd.gradcheck(lambda x: GramPolynomial()(x).U, a)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("shape", [(5000, 3), (320, 320), (70000, 2), (4, 300, 200)], ids=str)
+@pytest.mark.parametrize("bound", ["frobenius", "schatten4"])
+def test_norms_do_not_overflow_half_precision(dtype, shape, bound):
+    """Their squares end at 65504, and an infinite norm would silently give the factor zero."""
+    a = conditioned(shape, 3.0, torch.float32)
+    a = a / a.abs().max()
+    for scaled in (a, torch.ones(shape)):
+        rank = min(shape[-2:]) if scaled is a else 1
+        u = pg.polar_factor(scaled, method=PolarExpress(6, bound=bound), compute_dtype=dtype)
+        sizes = torch.linalg.svdvals(u.double())[..., :rank]
+        assert (sizes - 1.0).abs().max() <= 0.15

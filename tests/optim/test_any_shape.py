@@ -64,3 +64,17 @@ def test_a_bare_matrix_of_any_size(shape):
     optimizer.step()
     # Ones have one singular value √(mn), and the factor of all entries 1/√(mn).
     torch.testing.assert_close(p.detach(), -torch.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 7), (3, 5000), (33, 5), (64, 64), (320, 320)], ids=str
+)
+@pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("tol", [0.05, 0.11], ids=str)
+def test_the_planned_method_steps_every_shape(shape, compute_dtype, tol):
+    """What the planner chooses exists for every shape and precision that a group may name."""
+    p = nn.Parameter(torch.zeros(shape))
+    p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    pg.PolarGrad([p], lr=1.0, tol=tol, compute_dtype=compute_dtype).step()
+    assert p.isfinite().all()
+    assert (p * p.grad).sum() < 0

@@ -40,7 +40,8 @@ class Certificate:
     method alone, which keeps them for every input, and what depends on the input is None. A
     *measured* one is computed from A and U in float64, and bounds the errors whatever the method
     did: a flipped singular pair, which leaves U orthonormal and A = UH, shows in ``negativity``
-    and makes ``factor_error`` infinite.
+    and makes ``factor_error`` infinite. Both speak of the factor in its working dtype: of a half
+    precision matrix before U is rounded to half precision again.
 
     Attributes:
         method: the method, as :func:`polargrad.linalg.label` writes it.

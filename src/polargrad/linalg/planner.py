@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,8 @@ class Plan:
         dtype: of the method's arithmetic.
         device: the kind of device.
         tol: the tolerance that was asked for.
-        promised: the largest :math:`|\\sigma_i(U) - 1|` that the method promises.
+        promised: the largest :math:`|\\sigma_i(U) - 1|` that the method promises; for arithmetic
+            in half precision what it would be without rounding.
         down_to: for which singular values, as a share of the method's bound of σ₁.
     """
 
@@ -247,6 +248,9 @@ def _complete(
     tol: float | None,
 ) -> Plan:
     promise = method.promise(max(rows, 1), max(columns, 1), dtype)
+    if dtype in HALF and isinstance(method, PolarExpress):
+        # Who asks for half precision by name gets it: its rounding is bounded by nothing useful.
+        promise = replace(promise, deviation=method.deviation)
     if tol is not None and promise.deviation > tol:
         name = str(dtype).removeprefix("torch.")
         raise ToleranceError(
@@ -288,7 +292,9 @@ def _training(
             if rational.promise(rows, columns, dtype).deviation <= tol:
                 return rational, f"{terms} factorizations of the Gram matrix do it in one shot"
     if half:
-        return _quintics(tol), "products in half precision, and only quintics stay accurate in it"
+        return _quintics(
+            tol
+        ), "only quintics stay accurate in half precision, and nothing is promised of its rounding"
     for degrees in DEGREES:
         polynomial = PolarExpress(
             steps=len(degrees), degree=degrees, bound="schatten4", cushion=0.0

@@ -55,16 +55,26 @@ def normalise(
     with the first Gram matrix. ``safety`` is s; ``eps`` is a peer's floor under the norm. A zero
     matrix stays zero.
     """
+    if x.dtype in HALF and eps is None:
+        # Norms in float32, and before any product: squares of half precision end at 65504.
+        single = x.float()
+        x = (single / _norm(single, 0.5)).to(x.dtype)
     gram = symmetric_gram(x) if bound == "schatten4" or with_gram else None
     if eps is not None:
         # The peers' own function: the same to the last bit.
         norm = torch.linalg.matrix_norm(x, keepdim=True).clamp(eps)
+    elif bound == "frobenius" or gram is None:
+        norm = _norm(x, 0.5)
     else:
-        square = _sum_of_squares(x if bound == "frobenius" or gram is None else gram)
-        # A root of 1 for a zero matrix: that of 0 has no derivative.
-        norm = torch.where(square > 0, square, 1.0).pow(0.25 if bound == "schatten4" else 0.5)
+        norm = _norm(gram, 0.25)
     norm = norm if safety == 1.0 else safety * norm
     return x / norm, None if gram is None else gram / norm.square()
+
+
+def _norm(x: Tensor, power: float) -> Tensor:
+    """This power of ‖x‖_F² for each matrix, 1 for a zero matrix: a root of 0 has no derivative."""
+    square = _sum_of_squares(x.float() if x.dtype in HALF else x)
+    return torch.where(square > 0, square, 1.0).pow(power).to(x.dtype)
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:
