@@ -65,6 +65,41 @@ def test_the_table_in_the_readme_is_what_explain_prints():
     assert printed in README, f"paste this into README.md:\n{printed}"
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_links_in_the_readme_lead_somewhere(link):
-    assert (ROOT / link).exists()
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", ["docs/choosing.md", "docs/certificate.md"])
+def test_the_code_in_the_pages_runs(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    assert blocks
+    generator = torch.Generator().manual_seed(0)
+    namespace: dict[str, object] = {"pg": pg, "A": torch.randn(40, 20, generator=generator)}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_the_planner_does_what_its_table_says():
+    """Each line of the table in docs/choosing.md, at one shape that it is about."""
+    text = (ROOT / "docs/choosing.md").read_text(encoding="utf-8")
+    for shape, dtype, tol, line in (
+        ((400, 200), torch.float32, None, "m ≥ 2n, or n ≤ 32 | `GramEigh(polish=None)`"),
+        ((96, 96), torch.float32, None, "square, 33 … 96 | `Newton()`"),
+        ((448, 448), torch.float32, None, "n ≤ 448 | `GramEigh(polish=None)`"),
+        ((449, 449), torch.float32, None, "larger | `MixedQDWH()`"),
+        ((400, 100), torch.float64, None, 'm ≥ 4n | `SVD(reduction="qr")`'),
+        ((320, 320), torch.float64, None, "square, 96 … 320 | `Newton()`"),
+        ((321, 321), torch.float64, None, "otherwise | `SVD()`"),
+        ((320, 320), torch.float32, 0.11, "n ≥ 320; n ≥ 192 and m ≥ 2n"),
+        ((319, 319), torch.float32, 0.11, "smaller | `PolarExpress` with degrees 3, 5, 5, 5, 9"),
+    ):
+        assert line in text
+        method = pg.linalg.plan(shape=shape, dtype=dtype, tol=tol).method
+        named = re.search(r"`(\w+)", line.partition("|")[2])
+        assert type(method).__name__ == (named.group(1) if named else "GramZolotarev")
