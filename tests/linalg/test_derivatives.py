@@ -205,6 +205,19 @@ class TestTransforms:
             result = compiled(a)
         torch.testing.assert_close(result, factor(a), rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize("tol", [None, 0.11])
+    @pytest.mark.parametrize("shape", [(30, 20), (400, 40), (60, 60)], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_what_is_planned_compiles_whole(self, tol, shape, dtype):
+        a = conditioned(shape, 10.0, dtype)
+        compiled = torch.compile(
+            lambda x: pg.polar_factor(x, tol=tol), fullgraph=True, backend="eager"
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = compiled(a)
+        assert (result - pg.polar_factor(a, tol=tol)).abs().max() <= 1e-5
+
     @pytest.mark.parametrize("method", FIXED, ids=str)
     def test_exported(self, method):
         class Module(torch.nn.Module):

@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 
+import torch
+
 from polargrad.linalg.odd_polynomials import OddPolynomial, compose
 
 __all__ = ["DEGREES", "best_polynomial", "check_generator", "minimax_polynomials"]
@@ -70,6 +72,14 @@ def minimax_polynomials(
     """
     degrees = check_generator(lower, steps, degree, cushion, safety)
     return _successive(float(lower), degrees, float(cushion), float(safety))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def constant_polynomials(
+    lower: float, steps: int, degree: int | tuple[int, ...], cushion: float, safety: float
+) -> tuple[OddPolynomial, ...]:
+    """The same polynomials, for torch.compile, which calls this instead of looking into it."""
+    return minimax_polynomials(lower, steps, degree=degree, cushion=cushion, safety=safety)
 
 
 def check_generator(

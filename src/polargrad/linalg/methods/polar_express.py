@@ -20,7 +20,7 @@ from polargrad.linalg.methods.polynomial import (
     products,
     promise,
 )
-from polargrad.linalg.minimax import check_generator, minimax_polynomials
+from polargrad.linalg.minimax import check_generator, constant_polynomials
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, with_safety
 
 # Of the published list.
@@ -129,9 +129,10 @@ class PolarExpress:
             first, *rest = self.polynomials
             return (*with_safety([first], self.safety, 1), *rest)
         cushion = CUSHION if self.cushion is None else self.cushion
-        return minimax_polynomials(
-            self.lower, self.steps, degree=self.degree, cushion=cushion, safety=self.safety
+        polynomials: tuple[OddPolynomial, ...] = constant_polynomials(
+            self.lower, self.steps, self.degree, cushion, self.safety
         )
+        return polynomials
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""

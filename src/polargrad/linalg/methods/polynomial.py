@@ -183,8 +183,15 @@ def promise(
     small. U = W p(Σ) Vᴴ has UH = W p(Σ)² Σ Vᴴ, whose singular values are off by
     :math:`|1 - p^2| \le d(2 + d)`.
     """
-    unit = rounding(rows, dtype)
+    total: float = _deviation_with_rounding(polynomials, lower, rounding(rows, dtype), beyond)
+    return Promise(deviation=total, down_to=lower, residual=total * (2.0 + total), of=of)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _deviation_with_rounding(
+    polynomials: tuple[OddPolynomial, ...], lower: float, unit: float, beyond: float
+) -> float:
+    """The number of :func:`promise`, which torch.compile takes as it is."""
     counted, anywhere = (unit * growth for growth in error_growth(polynomials, lower))
     beside = 2.0 * anywhere**2 if anywhere < 0.25 else anywhere
-    total = deviation(polynomials, lower, 1.0 + beyond) + counted + beside
-    return Promise(deviation=total, down_to=lower, residual=total * (2.0 + total), of=of)
+    return deviation(polynomials, lower, 1.0 + beyond) + counted + beside
