@@ -39,6 +39,9 @@ COMMANDS = {
     "bench": Command(
         "polargrad.cli.bench", "Bench", "experiments", "measure speed and accuracy against peers"
     ),
+    "methods": Command(
+        "polargrad.cli.methods", "Methods", "experiments", "list the methods and what each does"
+    ),
     "demo": Command(
         "polargrad.cli.demo", "Demo", "all", "run both in small and write a report of the results"
     ),

@@ -8,14 +8,20 @@ from typing import Annotated
 
 import tyro
 
-from polargrad.experiments.bench_figure import FIGURE
-from polargrad.experiments.bench_polar import CSV, FULL, QUICK, bench_polar, with_changes
-from polargrad.experiments.bench_results import table
+from polargrad.experiments import bench_polar, bench_step
+from polargrad.experiments.bench_figure import FIGURE as POLAR_FIGURE
+from polargrad.experiments.bench_results import table as polar_table
+from polargrad.experiments.bench_run import CSV, with_changes
+from polargrad.experiments.bench_step_results import FIGURE as STEP_FIGURE
+from polargrad.experiments.bench_step_results import table as step_table
 
-SUBJECTS = ("polar",)
-SUBJECT = tyro.conf.arg(metavar="{" + ",".join(SUBJECTS) + "}")
-OUT = tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: runs/bench-SUBJECT)")
+POLAR, POLAR_QUICK = bench_polar.FULL, bench_polar.QUICK
+STEP, STEP_QUICK = bench_step.FULL, bench_step.QUICK
+POLAR_OUT = Path("runs/bench-polar")
+STEP_OUT = Path("runs/bench-step")
 FLAG = tyro.conf.arg(help_behavior_hint="")
+THREADS = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: torch's own number)")
+DEVICE = tyro.conf.arg(metavar="{cpu,cuda}")
 
 
 def _hint(metavar: str, full: object, quick: object) -> object:
@@ -29,30 +35,31 @@ def _words(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
 
-SHAPES = _hint("SHAPE [SHAPE ...]", FULL.shapes, QUICK.shapes)
-SPECTRA_OPTION = _hint("SPECTRUM [SPECTRUM ...]", FULL.spectra, QUICK.spectra)
-TOLERANCES = _hint("FLOAT [FLOAT ...]", FULL.tolerances, QUICK.tolerances)
-DTYPES_OPTION = _hint("DTYPE [DTYPE ...]", FULL.dtypes, QUICK.dtypes)
+SHAPES = _hint("SHAPE [SHAPE ...]", POLAR.shapes, POLAR_QUICK.shapes)
+SPECTRA_OPTION = _hint("SPECTRUM [SPECTRUM ...]", POLAR.spectra, POLAR_QUICK.spectra)
+TOLERANCES = _hint("FLOAT [FLOAT ...]", POLAR.tolerances, POLAR_QUICK.tolerances)
+DTYPES_OPTION = _hint("DTYPE [DTYPE ...]", POLAR.dtypes, POLAR_QUICK.dtypes)
 METHODS = tyro.conf.arg(metavar="METHOD [METHOD ...]", help_behavior_hint="(default: all)")
-THREADS = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: torch's own number)")
-REPETITIONS = _hint("INT", FULL.repetitions, QUICK.repetitions)
-BUDGET = _hint("SECONDS", FULL.budget, QUICK.budget)
-DEVICE = tyro.conf.arg(metavar="{cpu,cuda}")
+POLAR_REPETITIONS = _hint("INT", POLAR.repetitions, POLAR_QUICK.repetitions)
+POLAR_BUDGET = _hint("SECONDS", POLAR.budget, POLAR_QUICK.budget)
+
+MODELS = _hint("MODEL [MODEL ...]", STEP.models, STEP_QUICK.models)
+SCOPES = _hint("SCOPE [SCOPE ...]", STEP.scopes, STEP_QUICK.scopes)
+LAYERS = _hint("INT", "all", STEP_QUICK.layers)
+CANDIDATES = tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
+STEP_REPETITIONS = _hint("INT", STEP.repetitions, STEP_QUICK.repetitions)
+STEP_BUDGET = _hint("SECONDS", STEP.budget, STEP_QUICK.budget)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Measure speed and accuracy against the peers, all in one run on this machine.
+class BenchPolar:
+    """Measure our polar factors against torch's SVD, scipy, jax, Muon's quintic, published QDWH.
 
-    polar measures our polar factors against torch's SVD, scipy and jax (where they are installed),
-    Muon's quintic and the published QDWH. All candidates of a case take turns, round after round;
-    ratios are formed round by round. scipy and jax are timed afterwards in processes of their own,
-    and marked so. Errors are against an SVD in double precision. The folder receives settings.json,
+    scipy and jax, where they are installed, are timed afterwards in processes of their own, and
+    marked so. Errors are against an SVD in double precision. The folder receives settings.json,
     provenance.json, results.jsonl, results.csv and accuracy_time.png.
     """
 
-    subject: Annotated[tyro.conf.Positional[str], SUBJECT]
-    """What is measured."""
     shapes: Annotated[tuple[str, ...] | None, SHAPES] = None
     """ROWSxCOLUMNS, or BATCHxROWSxCOLUMNS for a stack."""
     spectra: Annotated[tuple[str, ...] | None, SPECTRA_OPTION] = None
@@ -67,9 +74,9 @@ class Bench:
     '{"name": "qdwh", "steps": 3}'."""
     threads: Annotated[int | None, THREADS] = None
     """Threads of every candidate."""
-    repetitions: Annotated[int | None, REPETITIONS] = None
+    repetitions: Annotated[int | None, POLAR_REPETITIONS] = None
     """Rounds of each case."""
-    budget: Annotated[float | None, BUDGET] = None
+    budget: Annotated[float | None, POLAR_BUDGET] = None
     """Time for the rounds of a case: a candidate that needs more than its share is in fewer."""
     bfloat16: Annotated[bool, FLAG] = False
     """Measure Muon's quintic in bfloat16 too, which is slow where the processor emulates it."""
@@ -81,17 +88,15 @@ class Bench:
     """Fewer shapes, spectra and rounds, where they are not given."""
     calibrate: Annotated[bool, FLAG] = False
     """Also write calibration.json: for each dtype, shape and tolerance our fastest method."""
-    out: Annotated[Path | None, OUT] = None
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")] = POLAR_OUT
     """Folder of the results, new or empty."""
     overwrite: Annotated[bool, FLAG] = False
     """Delete the run in the folder and start again."""
 
     def run(self) -> int:
         """Run the benchmark, print its table, and return the exit code."""
-        if self.subject not in SUBJECTS:
-            raise ValueError(f"subject must be one of {', '.join(SUBJECTS)}, got {self.subject!r}")
         settings = with_changes(
-            QUICK if self.quick else FULL,
+            POLAR_QUICK if self.quick else POLAR,
             shapes=self.shapes,
             spectra=self.spectra,
             tolerances=self.tolerances,
@@ -104,8 +109,89 @@ class Bench:
             device=self.device,
             seed=self.seed,
         )
-        out = Path("runs") / f"bench-{self.subject}" if self.out is None else self.out
-        rows = bench_polar(out, settings, calibrate=self.calibrate, overwrite=self.overwrite)
-        print(table(rows))
-        print(f"\nresults: {out / CSV}, figure: {out / FIGURE}")
+        rows = bench_polar.bench_polar(
+            self.out, settings, calibrate=self.calibrate, overwrite=self.overwrite
+        )
+        print(polar_table(rows))
+        print(f"\nresults: {self.out / CSV}, figure: {self.out / POLAR_FIGURE}")
         return 0
+
+
+@dataclass(frozen=True)
+class BenchStep:
+    """Measure a step of our optimizers against torch's, a loop by hand, and published packages.
+
+    The parameters have the shapes of a model; no model is built. muon-optimizer, dion,
+    pytorch_optimizer and Emerging-Optimizers take part where they are installed. On a CPU, peers
+    that compute in bfloat16 step one matrix of each shape, counted as often as the model has it,
+    and are marked so. The folder receives settings.json, provenance.json, results.jsonl,
+    results.csv and step_time.png, with the time of each stage and the peak memory of a step.
+    """
+
+    models: Annotated[tuple[str, ...] | None, MODELS] = None
+    """gpt2-small, qwen2-0.5b, resnet-50 or lora-rank-16."""
+    scopes: Annotated[tuple[str, ...] | None, SCOPES] = None
+    """What is stepped: matrices, vectors (with embeddings and heads, by AdamW), or all of both."""
+    layers: Annotated[int | None, LAYERS] = None
+    """Step at most so many of a model's equal blocks, and multiply their time. On two cores give 1:
+    all blocks of qwen2-0.5b take some 25 GB and an hour."""
+    candidates: Annotated[tuple[str, ...] | None, CANDIDATES] = None
+    """polargrad, muon, muon-quintic, adamw, adamw-rule, torch-muon, torch-adamw, muon-optimizer,
+    dion, pytorch-optimizer or emerging-optimizers. hand-loop and torch-adamw-foreach, which the
+    others are divided by, are measured in any case."""
+    threads: Annotated[int | None, THREADS] = None
+    """Threads of every candidate."""
+    repetitions: Annotated[int | None, STEP_REPETITIONS] = None
+    """Rounds of each case."""
+    budget: Annotated[float | None, STEP_BUDGET] = None
+    """Time for the rounds of a case: a candidate that needs more than its share is in fewer."""
+    device: Annotated[str, DEVICE] = "cpu"
+    """Where the parameters are."""
+    seed: int = 0
+    """Seed of the gradients."""
+    quick: Annotated[bool, FLAG] = False
+    """Fewer models, scopes, layers and rounds, where they are not given."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")] = STEP_OUT
+    """Folder of the results, new or empty."""
+    overwrite: Annotated[bool, FLAG] = False
+    """Delete the run in the folder and start again."""
+
+    def run(self) -> int:
+        """Run the benchmark, print its table, and return the exit code."""
+        settings = with_changes(
+            STEP_QUICK if self.quick else STEP,
+            models=self.models,
+            scopes=self.scopes,
+            layers=self.layers,
+            candidates=self.candidates,
+            threads=self.threads,
+            repetitions=self.repetitions,
+            budget=self.budget,
+            device=self.device,
+            seed=self.seed,
+        )
+        rows = bench_step.bench_step(self.out, settings, overwrite=self.overwrite)
+        print(step_table(rows, settings.layers))
+        print(f"\nresults: {self.out / CSV}, figure: {self.out / STEP_FIGURE}")
+        return 0
+
+
+SUBJECTS = (
+    Annotated[BenchPolar, tyro.conf.subcommand("polar")]
+    | Annotated[BenchStep, tyro.conf.subcommand("step")]
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed and accuracy against the peers, all in one run on this machine.
+
+    All candidates of a case take turns, round after round; ratios are formed round by round.
+    """
+
+    subject: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[SUBJECTS]]
+    """What is measured; polargrad bench polar --help shows the options of polar."""
+
+    def run(self) -> int:
+        """Run the benchmark that was asked for."""
+        return self.subject.run()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import double_dtype, rank_cutoff
-from polargrad.linalg.preparation import check_matrix
+from polargrad.linalg.preparation import check_matrix, prepare
 from polargrad.linalg.scaling import scale_by_power_of_two, times_power_of_two
 
-__all__ = ["inverse_root"]
+__all__ = ["hermitian_eigen", "inverse_root", "inverse_root_unchecked"]
 
 # So many cutoffs below zero, or from symmetry, is more than rounding of the input explains.
 ROUNDING = 10.0
@@ -73,16 +74,69 @@ def inverse_root(A: Tensor, p: float, *, damping: float = 0.0, relative: bool = 
     scaled, exponent = scale_by_power_of_two(A.to(double_dtype(A.dtype)))
     cutoff = rank_cutoff(A.shape[-1], A.dtype)
     _check_hermitian(scaled, A, cutoff)
-    eigenvalues, v = torch.linalg.eigh(0.5 * (scaled + scaled.mH))
+    eigenvalues, v = hermitian_eigen(scaled)
     largest = eigenvalues.abs().amax(dim=-1, keepdim=True)
     _check_semidefinite(eigenvalues / torch.where(largest > 0, largest, 1.0), A, cutoff)
+    return _root(eigenvalues, v, exponent, p, _Damping(damping, relative), cutoff).to(A.dtype)
+
+
+def inverse_root_unchecked(
+    A: Tensor, p: float, *, damping: float = 0.0, relative: bool = False
+) -> Tensor:
+    """:func:`inverse_root` of a stack that is taken on trust; a negative p gives the root itself.
+
+    A matrix that is not finite gives NaN and leaves its neighbours alone. Nothing is looked at on
+    the host beyond what :func:`torch.linalg.eigh` does, which waits for a GPU.
+
+    Args:
+        A: shape (..., n, n), Hermitian positive semidefinite to rounding, or not finite.
+        p, damping, relative: as :func:`inverse_root`, within their ranges; p may be negative.
+
+    Returns:
+        The roots, exactly Hermitian, shape and dtype of A.
+
+    Example:
+        >>> inverse_root_unchecked(torch.diag(torch.tensor([4.0, 0.0])), -2).diagonal()
+        tensor([2., 0.])
+    """
+    if A.numel() == 0:
+        return A.clone()
+    scaled, exponent, finite = prepare(A.to(double_dtype(A.dtype)), "propagate")
+    assert finite is not None  # as prepare promises where it propagates
+    assert isinstance(exponent, Tensor)
+    eigenvalues, v = hermitian_eigen(scaled)
+    cutoff = rank_cutoff(A.shape[-1], A.dtype)
+    root = _root(eigenvalues, v, exponent[..., 0, 0], p, _Damping(damping, relative), cutoff)
+    return torch.where(finite, root, torch.nan).to(A.dtype)
+
+
+class _Damping(NamedTuple):
+    """What is added to the eigenvalues, in their unit or as a share of the largest one."""
+
+    value: float
+    relative: bool
+
+
+def hermitian_eigen(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, ascending, and eigenvectors of the Hermitian part of a finite stack."""
+    eigenvalues, vectors = torch.linalg.eigh(0.5 * (A + A.mH))
+    return eigenvalues, vectors
+
+
+def _root(
+    eigenvalues: Tensor, v: Tensor, exponent: Tensor, p: float, damping: _Damping, cutoff: float
+) -> Tensor:
+    """V diag((λ + ε)^(-1/p)) Vᴴ, λ being 2^exponent times the eigenvalues; zero stays zero."""
+    largest = eigenvalues.abs().amax(dim=-1, keepdim=True)
     eigenvalues = torch.where(eigenvalues > cutoff * largest, eigenvalues, 0.0)
     eigenvalues = times_power_of_two(eigenvalues, exponent[..., None])
-    shift = damping * eigenvalues.amax(dim=-1, keepdim=True) if relative else damping
-    damped = eigenvalues + shift
+    shift = damping.value
+    damped = eigenvalues + (
+        shift * eigenvalues.amax(dim=-1, keepdim=True) if damping.relative else shift
+    )
     roots = torch.where(damped > 0, damped, 1.0).pow(-1.0 / p) * (damped > 0)
     root: Tensor = (v * roots.unsqueeze(-2)) @ v.mH
-    return (0.5 * (root + root.mH)).to(A.dtype)
+    return 0.5 * (root + root.mH)
 
 
 def _check_positive(name: str, value: float, *, zero: bool) -> None:
