@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import polargrad as pg
-from polargrad.distributed import LocalExecutor, executor_for, local
+from polargrad.distributed import LocalExecutor, Source, executor_for, local
 
 SHAPES = [(3, 2), (2, 3), (3, 2), (4, 4), (3, 2), (1, 1), (4, 4)]
 
@@ -25,10 +25,24 @@ class Counted:
     def __init__(self):
         self.shapes = []
 
-    def __call__(self, stack):
+    def __call__(self, positions, stack):
         self.shapes.append(tuple(stack.shape))
         assert stack.ndim == 3
+        assert len(positions) == len(stack)
         return 2 * stack.mT, stack.sum(dim=(-2, -1))
+
+
+def mapped(function, given):
+    """The results of each matrix, in the order in which the matrices were given."""
+    results = [None] * len(given)
+
+    def deliver(positions, outputs):
+        for place, position in enumerate(positions):
+            assert results[position] is None
+            results[position] = tuple(output[place] for output in outputs)
+
+    LocalExecutor().map(function, [Source.of(matrix) for matrix in given], deliver)
+    return results
 
 
 def check(results, given):
@@ -40,19 +54,19 @@ def check(results, given):
 
 
 def test_equals_a_loop_in_order():
-    check(LocalExecutor().map(Counted(), matrices()), matrices())
+    check(mapped(Counted(), matrices()), matrices())
 
 
 def test_one_call_for_each_shape():
     function = Counted()
-    LocalExecutor().map(function, matrices())
+    mapped(function, matrices())
     assert sorted(function.shapes) == [(1, 1, 1), (1, 2, 3), (2, 4, 4), (3, 3, 2)]
 
 
 def test_one_call_for_each_dtype():
     given = matrices([(2, 2)] * 3) + matrices([(2, 2)] * 2, torch.float32)
     function = Counted()
-    results = LocalExecutor().map(function, given)
+    results = mapped(function, given)
     assert function.shapes == [(3, 2, 2), (2, 2, 2)]
     assert [r[0].dtype for r in results] == [torch.float64] * 3 + [torch.float32] * 2
     check(results, given)
@@ -66,7 +80,7 @@ def test_a_stack_stays_below_its_limit(monkeypatch, limit, stacks):
     """2 × 2 matrices of float64 take 32 bytes; a matrix larger than the limit goes alone."""
     monkeypatch.setattr(local, "STACK_BYTES", limit)
     given, function = matrices([(2, 2)] * 5), Counted()
-    check(LocalExecutor().map(function, given), given)
+    check(mapped(function, given), given)
     assert [shape[0] for shape in function.shapes] == stacks
 
 
@@ -76,19 +90,51 @@ def test_the_limit_is_64_mib():
 
 def test_a_single_matrix_is_not_copied():
     given, seen = matrices([(3, 2)]), []
-    LocalExecutor().map(lambda stack: (seen.append(stack.data_ptr()), (stack,))[1], given)
+    mapped(lambda _, stack: (seen.append(stack.data_ptr()), (stack,))[1], given)
     assert seen == [given[0].data_ptr()]
 
 
 def test_its_input_is_not_changed():
     given = matrices()
-    LocalExecutor().map(Counted(), given)
+    mapped(Counted(), given)
     assert all(torch.equal(a, b) for a, b in zip(given, matrices(), strict=True))
+
+
+def test_a_stack_is_delivered_before_the_next_is_read(monkeypatch):
+    """What bounds the memory of a step: no more than one stack at a time."""
+    monkeypatch.setattr(local, "STACK_BYTES", 64)
+    events = []
+
+    def source(number):
+        def read():
+            events.append("read")
+            return (torch.eye(2, dtype=torch.float64),)
+
+        return Source("all", 32, read)
+
+    LocalExecutor().map(
+        lambda positions, stack: (stack,),
+        [source(number) for number in range(5)],
+        lambda positions, outputs: events.append(f"delivered {len(positions)}"),
+    )
+    assert events == [*("read", "read", "delivered 2") * 2, "read", "delivered 1"]
+
+
+def test_matrices_beside_the_first_share_its_stack():
+    x, y = matrices([(2, 3), (2, 3)]), matrices([(3, 2), (3, 2)])
+    seen = []
+    LocalExecutor().map(
+        lambda positions, a, b: (a @ b,),
+        [Source.of(*pair) for pair in zip(x, y, strict=True)],
+        lambda positions, outputs: seen.extend(outputs[0]),
+    )
+    for product, a, b in zip(seen, x, y, strict=True):
+        assert torch.equal(product, a @ b)
 
 
 def test_nothing_gives_nothing():
     function = Counted()
-    assert LocalExecutor().map(function, []) == []
+    assert mapped(function, []) == []
     assert function.shapes == []
 
 
@@ -98,7 +144,7 @@ def test_any_shapes_at_any_limit(shapes, limit):
     given, function = matrices(shapes), Counted()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "STACK_BYTES", limit)
-        check(LocalExecutor().map(function, given), given)
+        check(mapped(function, given), given)
     assert sum(shape[0] for shape in function.shapes) == len(shapes)
 
 
@@ -108,15 +154,15 @@ class TestInTheOptimizer:
     @pytest.fixture
     def calls(self, monkeypatch):
         """The stacks that go to the polar decomposition."""
-        from polargrad.geometry import norms
+        from polargrad.geometry import spectral
 
-        seen, original = [], norms.polar
+        seen, original = [], spectral.polar
 
         def spy(stack, **options):
             seen.append(tuple(stack.shape))
             return original(stack, **options)
 
-        monkeypatch.setattr(norms, "polar", spy)
+        monkeypatch.setattr(spectral, "polar", spy)
         return seen
 
     def model(self):

@@ -113,7 +113,7 @@ def test_wrong_options_of_muon(options, error, message):
 
 
 def test_wrong_magnitude():
-    with pytest.raises(ValueError, match=r"magnitude must be one of nuclear, unit, .* got 'trace'"):
+    with pytest.raises(ValueError, match=r"magnitude must be one of dual_norm, unit, .* got 'trace'"):
         pg.MatrixOptimizer([matrix()], lr=0.1, magnitude="trace")
 
 

@@ -21,7 +21,7 @@ def model(dtype=torch.float32):
 
 
 @pytest.mark.parametrize("hyper", HYPER)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("given", ["to param_groups", "to the optimizer"])
 def test_equals_adamw_to_the_bit(hyper, dtype, given):
     ours, theirs = model(dtype), model(dtype)
@@ -33,7 +33,9 @@ def test_equals_adamw_to_the_bit(hyper, dtype, given):
     names = optimizer.param_groups[1]["param_names"]
     # All but the hidden matrix: the layout of a grouped convolution is left alone, 3.weight a head.
     assert sorted(names) == sorted(n for n, _ in ours.named_parameters() if n != "0.weight")
-    peer = torch.optim.AdamW([p for n, p in theirs.named_parameters() if n in names], **hyper)
+    peer = torch.optim.AdamW(
+        [p for n, p in theirs.named_parameters() if n in names], fused=True, **hyper
+    )
     generator = torch.Generator().manual_seed(1)
     for _ in range(10):
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -46,6 +48,69 @@ def test_equals_adamw_to_the_bit(hyper, dtype, given):
         assert torch.equal(mine[name], wanted[name]), name
         for key, value in peer.state[wanted[name]].items():
             assert torch.equal(optimizer.state[mine[name]][key], value), (name, key)
+
+
+@pytest.mark.parametrize("hyper", HYPER)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_parameters_are_stepped_in_float32(hyper, dtype):
+    """Every step is that of float32 parameters, rounded once; the moments never are."""
+    ours, theirs = model(dtype), model(dtype).float()
+    vector = {f"vector_{key}": value for key, value in hyper.items()}
+    optimizer = pg.PolarGrad(pg.param_groups(ours, **vector), lr=0.1)
+    names = optimizer.param_groups[1]["param_names"]
+    mine, wanted = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    peer = torch.optim.AdamW([wanted[n] for n in names], fused=True, **hyper)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        with torch.no_grad():
+            for name in names:
+                wanted[name].copy_(mine[name])
+        for name in names:
+            mine[name].grad = (1e-4 * torch.randn(mine[name].shape, generator=generator)).to(dtype)
+            wanted[name].grad = mine[name].grad.float()
+        optimizer.step()
+        peer.step()
+        for name in names:
+            assert torch.equal(mine[name], wanted[name].to(dtype)), name
+            for key in ("exp_avg", "exp_avg_sq"):
+                moment = optimizer.state[mine[name]][key]
+                assert moment.dtype == torch.float32
+                assert torch.equal(moment, peer.state[wanted[name]][key]), (name, key)
+
+
+LAYOUTS = {
+    "transposed": lambda: torch.randn(6, 4).t(),
+    "channels last": lambda: torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "with gaps": lambda: torch.randn(8, 6)[::2, 1:4],
+    "empty": lambda: torch.zeros(0, 3),
+    "a number": lambda: torch.randn(()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("gradient", ["of the same layout", "contiguous"])
+@pytest.mark.parametrize("foreach", [None, True, False])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_any_layout(layout, gradient, foreach, capturable):
+    """torch's fused kernel pairs the wrong entries where strides differ or leave gaps."""
+    torch.manual_seed(0)
+    example = LAYOUTS[layout]()
+    p = torch.nn.Parameter(torch.empty_strided(example.shape, example.stride()).copy_(example))
+    q = torch.nn.Parameter(example.contiguous().clone())
+    groups = [
+        {"params": [torch.nn.Parameter(torch.eye(2))]},
+        {"params": [p], "rule": "adamw", "weight_decay": 0.1},
+    ]
+    ours = pg.PolarGrad(groups, lr=0.1, vector_lr=0.05, foreach=foreach, capturable=capturable)
+    peer = torch.optim.AdamW([q], lr=0.05, weight_decay=0.1)
+    for _ in range(3):
+        q.grad = torch.randn(example.shape)
+        p.grad = q.grad.clone()
+        if gradient == "of the same layout":
+            p.grad = torch.empty_strided(example.shape, example.stride()).copy_(q.grad)
+        ours.step()
+        peer.step()
+        torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_its_learning_rate_is_never_that_of_the_matrices():

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
+from torch.profiler import record_function
 
 from polargrad.errors import NonFiniteError
-from polargrad.linalg.precision import working_dtype
+from polargrad.geometry import Geometry
+from polargrad.geometry import geometry as geometry_of
 from polargrad.optim.group_options import (
+    OF_EVERY_RULE,
     check_group,
     check_matrix_options,
     check_ordered,
     check_vector_options,
     named_parameters,
+    share_lr,
     split_by_rule,
 )
-from polargrad.optim.matrix import BUFFER, decay_factor, matrix_update
+from polargrad.optim.matrix import decay_factor, matrix_update
+from polargrad.optim.saved_state import SKIPPED, check_loadable, migrate, restore
 from polargrad.optim.vector import adamw_update
 
 __all__ = ["MatrixOptimizer"]
@@ -30,52 +36,76 @@ NONFINITE = ("skip", "raise")
 
 
 class MatrixOptimizer(Optimizer):
-    r"""Steepest descent over matrices in the spectral norm, with AdamW for all else, in one object.
+    r"""Steepest descent over matrices in a norm, with AdamW for all else, in one object.
 
     .. math::
        \begin{aligned}
-         &\text{momentum-first:} & M &\leftarrow \beta M + (1-\beta) G, &
-             U H &= \operatorname{polar}(M), & u &= U \\
-         &\text{polar-first:} & U H &= \operatorname{polar}(G), &
-             M &\leftarrow \beta M + (1-\beta) U, & u &= M \\
-         & & X &\leftarrow (1 - \gamma\lambda) X - \gamma\, a\, u
+         &\text{signal} & s &= \text{a momentum of } G,\text{ or } G \\
+         &\text{direction} & d &= \arg\max_{\|D\| \le 1} \langle s, D\rangle \\
+         &\text{magnitude} & a &= \|s\|_*^\alpha,\; 1,\text{ or a factor of the shape} \\
+         &\text{step} & X &\leftarrow (1 - \gamma\lambda) X - \gamma\, a\, u
        \end{aligned}
 
-    with :math:`a = \operatorname{tr} H` (``magnitude="nuclear"``), 1, or a factor of the shape;
-    with ``nesterov`` :math:`\beta M + (1-\beta)\,\cdot` takes the place of M. The presets
-    :class:`polargrad.PolarGrad` and :class:`polargrad.Muon` are points of this space; use the
-    engine itself for any other.
+    with u = d, or a momentum of directions. Every preset of this package, from
+    :class:`polargrad.PolarGrad` and :class:`polargrad.Muon` to :class:`polargrad.optim.SOAP`, is a
+    point of this space; use the engine itself for any other.
+
+    ``order``, with :math:`M \leftarrow \beta M + (1-\beta)\,\cdot` (``momentum_form="ema"``) or
+    :math:`M \leftarrow \beta M + \cdot` (``"heavy-ball"``):
+
+    ======================  ==============================================================
+    ``"momentum-first"``    s is the momentum of G; u = d
+    ``"polar-first"``       s = G; u is the momentum of d; the magnitude is that of G
+    ``"polyak"``            s = G; :math:`V \leftarrow \beta V + \gamma a d`, and V is subtracted
+    ======================  ==============================================================
+
+    With ``nesterov`` :math:`\beta M + (1-\beta)\,\cdot` (or :math:`\beta M + \cdot`) takes the
+    place of M; with ``bias_correction`` M is divided by :math:`1-\beta^t`.
 
     A step is a transaction: a gradient that is not finite changes neither parameters nor state nor
     counters, of any group. A parameter without a gradient is left alone. A zero gradient at zero
-    state changes nothing but decay. Matrices of one shape share one batched polar decomposition.
+    state changes nothing but decay. Matrices of one shape share one batched direction, a stack of
+    at most 64 MiB at a time.
 
     Args:
         params: parameters, ``named_parameters()``, or groups, best from
             :func:`polargrad.param_groups`. Of a plain list, matrices take the matrix rule and what
             has fewer than two dimensions takes AdamW with ``vector_lr``.
         lr: γ, a number or a tensor of one.
-        momentum: β in [0, 1); 0 keeps no state.
-        order: ``"momentum-first"`` or ``"polar-first"``.
-        nesterov: see above.
-        magnitude: ``"nuclear"``, ``"unit"``, ``"original"`` or ``"match_rms_adamw"``
+        geometry: the norm or explicit preconditioner: a name, a description such as
+            ``LargestRow()``, or its plain data (:mod:`polargrad.geometry`).
+        magnitude: ``"dual_norm"``, ``"unit"``, or a factor of the shape
             (:func:`polargrad.geometry.magnitude`).
-        weight_decay: λ. With the nuclear magnitude refused where γλ ≥ 0.1.
+        exponent: α, of the dual norm.
+        momentum: β in [0, 1); 0 keeps no state.
+        momentum_form, order, nesterov, bias_correction: see above.
+        weight_decay: λ. With the dual norm as magnitude refused where γλ ≥ 0.1.
         decay_per_step: λ' in [0, 1): multiplies by (1 − λ'·lr/initial lr) instead, which follows
             the schedule but not the unit of γ.
-        method: how the polar factor is computed: ``"auto"``, a name, a description such as
+        max_dual_norm: clips each matrix's signal to this dual norm; None for no bound.
+        method: how a polar factor is computed: ``"auto"``, a name, a description such as
             ``QDWH()``, or its plain data; see :func:`polargrad.polar`.
         tol: the tolerance of ``"auto"`` on the singular values of the factor; None for converged.
         compute_dtype: dtype of the products of a polynomial method; None for float32 at least.
+        state_dtype: dtype of the momentum; None for that of the parameter, float32 at least.
+        rounding: ``"nearest"``, or ``"stochastic"`` for bfloat16 matrices
+            (:func:`polargrad.optim.rounding.round_stochastically`).
+        rounding_seed: decides its random bits, with the step and the matrix.
+        maximize: ascend instead.
+        foreach: False for a loop over parameters in elementwise work; None and True for lists.
+        capturable: never read a value on the host, on a CPU too, so that the step can be recorded.
+        differentiable: must be False: a step is not differentiated.
         nonfinite: ``"skip"`` (on a GPU without any host synchronization) or ``"raise"`` (one).
+        shared_lr: keep one ``lr`` in every group, and the ratio of each group's own to it in its
+            ``lr_scale``, for loops that write one number into every group.
         vector_lr: AdamW's learning rate, never taken from ``lr``.
         vector_betas: AdamW's betas.
         vector_eps: AdamW's eps.
         vector_weight_decay: AdamW's decoupled decay.
 
     Raises:
-        ValueError: for an option outside its range, a vector without ``vector_lr``, a parameter
-            twice, or no matrix at all.
+        ValueError: for an option outside its range or without effect, a vector without
+            ``vector_lr``, a parameter twice, or no matrix at all.
         TypeError: for a complex, integer or sharded parameter.
         NonFiniteError: in :meth:`step`, with ``nonfinite="raise"``.
 
@@ -87,7 +117,7 @@ class MatrixOptimizer(Optimizer):
         >>> X.detach().diag()
         tensor([0.9000, 0.9000, 0.9000])
 
-    Source: arXiv 2505.21799, section 4; the design of the update rule in this module's layer.
+    Source: arXiv 2505.21799, sections 3 and 4; the table of ``docs/methods.md``.
     """
 
     def __init__(
@@ -95,16 +125,29 @@ class MatrixOptimizer(Optimizer):
         params: ParamsT,
         lr: float | Tensor,
         *,
+        geometry: str | dict[str, Any] | Geometry = "spectral",
+        magnitude: str = "dual_norm",
+        exponent: float = 1.0,
         momentum: float = 0.0,
+        momentum_form: str = "ema",
         order: str = "momentum-first",
         nesterov: bool = False,
-        magnitude: str = "nuclear",
+        bias_correction: bool = False,
         weight_decay: float = 0.0,
         decay_per_step: float = 0.0,
+        max_dual_norm: float | None = None,
         method: Any = "auto",
         tol: float | None = 0.11,
         compute_dtype: torch.dtype | str | None = None,
+        state_dtype: torch.dtype | str | None = None,
+        rounding: str = "nearest",
+        rounding_seed: int = 0,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         nonfinite: str = "skip",
+        shared_lr: bool = False,
         vector_lr: float | Tensor | None = None,
         vector_betas: tuple[float, float] = (0.9, 0.999),
         vector_eps: float = 1e-8,
@@ -112,7 +155,7 @@ class MatrixOptimizer(Optimizer):
     ) -> None:
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
-        self.nonfinite = nonfinite
+        self.nonfinite, self.capturable, self.shared_lr = nonfinite, capturable, shared_lr
         self._skipped: int | Tensor = 0
         self._vector_defaults = {
             "lr": vector_lr,
@@ -124,15 +167,27 @@ class MatrixOptimizer(Optimizer):
         check_ordered(params)
         defaults: dict[str, Any] = {
             "lr": lr,
+            "lr_scale": 1.0,
+            "geometry": geometry,
+            "magnitude": magnitude,
+            "exponent": exponent,
             "momentum": momentum,
+            "momentum_form": momentum_form,
             "order": order,
             "nesterov": nesterov,
-            "magnitude": magnitude,
+            "bias_correction": bias_correction,
             "weight_decay": weight_decay,
             "decay_per_step": decay_per_step,
+            "max_dual_norm": max_dual_norm,
             "method": method,
             "tol": tol,
             "compute_dtype": compute_dtype,
+            "state_dtype": state_dtype,
+            "rounding": rounding,
+            "rounding_seed": rounding_seed,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
         }
         check_matrix_options(defaults)  # torch copies them into every group
         super().__init__(params, defaults)
@@ -162,7 +217,8 @@ class MatrixOptimizer(Optimizer):
         if not isinstance(group["params"], Tensor):
             group["params"] = list(group["params"])  # a generator is read once
         present = {id(p) for g in self.param_groups for p in g["params"]}
-        groups = split_by_rule(group, self._vector_defaults, self.defaults)
+        of_matrices = [key for key in self.defaults if key not in OF_EVERY_RULE]
+        groups = split_by_rule(group, self._vector_defaults, of_matrices)
         for new in groups:
             for key, value in self.defaults.items():
                 new.setdefault(key, value)
@@ -172,6 +228,8 @@ class MatrixOptimizer(Optimizer):
                     raise ValueError(f"parameter {name} appears more than once")
                 present.add(id(parameter))
             check_group(new, named)
+            if self.shared_lr:
+                share_lr(new, self.defaults["lr"])
         for new in groups:
             super().add_param_group(new)
 
@@ -190,44 +248,75 @@ class MatrixOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        active = [self._active(group) for group in self.param_groups]
-        finite = self._all_finite(list(itertools.chain.from_iterable(active)))
+        self._step([_active(group) for group in self.param_groups])
+        return loss
+
+    @torch.no_grad()
+    def step_parameter(self, parameter: Tensor) -> None:
+        """Step one parameter alone, as from ``register_post_accumulate_grad_hook``.
+
+        The same update as :meth:`step`, so that gradients can be freed one by one. What is not
+        finite skips this parameter only (and counts as a skipped step), since the others may have
+        been stepped already; call either this or :meth:`step`, not both.
+
+        Raises:
+            ValueError: if the optimizer does not hold the parameter.
+            NonFiniteError, RuntimeError: as :meth:`step`.
+        """
+        chosen: list[list[Tensor]] = []
+        for group in self.param_groups:
+            mine = any(p is parameter for p in group["params"])
+            chosen.append([parameter] if mine and parameter.grad is not None else [])
+        if not any(p is parameter for group in self.param_groups for p in group["params"]):
+            raise ValueError(
+                f"parameter of shape {tuple(parameter.shape)} must be one of the optimizer's, "
+                "got another"
+            )
+        self._step(chosen)
+
+    def _step(self, active: list[list[Tensor]]) -> None:
+        """Step the parameters in ``active``, a list for each group; all of them or none."""
+        for group, params in zip(self.param_groups, active, strict=True):
+            _refuse_sparse(group, params)
+        with record_function("polargrad::check"):
+            finite = self._all_finite(list(itertools.chain.from_iterable(active)))
         if finite is None:
-            return loss
+            return
         gate: Tensor | None = None
         if self._gated(finite):
             gate = finite
             self._skipped = self._skipped + finite.logical_not().int()
         elif not bool(finite):
             self._skipped = self._skipped + 1
-            return loss
+            return
         # All that can still be refused is refused before the first group changes.
         decays = [decay_factor(g) if g["rule"] == "matrix" else None for g in self.param_groups]
         for group, params, decay in zip(self.param_groups, active, decays, strict=True):
             if not params:
                 continue
             if group["rule"] == "adamw":
-                adamw_update(group, params, self.state, gate)
+                with record_function("polargrad::adamw"):
+                    adamw_update(group, params, self.state, gate)
             else:
                 kept = {id(p) for p in params}
                 views = [
                     v for p, v in zip(group["params"], group["views"], strict=True) if id(p) in kept
                 ]
-                matrix_update(group, params, views, self.state, gate, decay)
-        return loss
+                form = self._geometry(group)
+                matrix_update(group, form, params, views, self.state, gate, decay)
 
-    def _active(self, group: dict[str, Any]) -> list[Tensor]:
-        """The parameters of a group that have a gradient."""
-        active = [p for p in group["params"] if p.grad is not None]
-        if any(p.grad.is_sparse for p in active):
-            name = next(
-                n for n, p in named_parameters(group) if p.grad is not None and p.grad.is_sparse
-            )
-            raise RuntimeError(
-                f"parameter {name} has a sparse gradient, which no rule here reads: "
-                "use Embedding(sparse=False)"
-            )
-        return active
+    def _geometry(self, group: dict[str, Any]) -> Geometry:
+        """What the geometry of a group describes, made once: a given Hessian is decomposed."""
+        data = group["geometry"]
+        known: list[tuple[Any, Geometry]] = self.__dict__.setdefault("_geometries", [])
+        for held, form in known:
+            if held == data:
+                return form
+        form = geometry_of(data)
+        if len(known) > len(self.param_groups):  # data of before a load
+            known.clear()
+        known.append((copy.deepcopy(data), form))
+        return form
 
     def _all_finite(self, params: list[Tensor]) -> Tensor | None:
         """One boolean tensor for all gradients, None if there are none; may raise, as was asked."""
@@ -250,12 +339,24 @@ class MatrixOptimizer(Optimizer):
 
     def _gated(self, finite: Tensor) -> bool:
         """Whether the verdict stays on the device: on a CPU reading it costs nothing."""
-        return finite.device.type != "cpu" and self.nonfinite == "skip"
+        recorded = self.capturable or torch.compiler.is_compiling()
+        return (recorded or finite.device.type != "cpu") and self.nonfinite == "skip"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch's state, with the number of skipped steps in every group."""
+        for group in self.param_groups:
+            group[SKIPPED] = self.skipped_steps
+        try:
+            return super().state_dict()
+        finally:
+            for group in self.param_groups:
+                del group[SKIPPED]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, checked against the parameters before anything changes.
 
-        Momentum keeps its own dtype: float32 beside bfloat16 parameters stays float32.
+        Momentum keeps its own dtype: float32 beside bfloat16 parameters stays float32. Options that
+        an older version did not save are those of this optimizer.
 
         Raises:
             ValueError: if groups, rules, views or shapes are those of another model.
@@ -263,7 +364,7 @@ class MatrixOptimizer(Optimizer):
         loaded: dict[str, Any] = {}
 
         def check(_: Optimizer, adapted: dict[str, Any]) -> None:
-            self._check_loadable(adapted)
+            check_loadable(self, adapted)
             loaded.update(adapted)
 
         # Last of the hooks before and first of those after: the user's may adapt the state.
@@ -278,49 +379,30 @@ class MatrixOptimizer(Optimizer):
             after.remove()
 
     def _restore(self, state_dict: dict[str, Any]) -> None:
-        """Undo what torch does to a loaded state: it casts momentum and leaves counters behind."""
-        for saved_id, (_, parameter) in self._pairs(state_dict):
-            for key, value in state_dict["state"].get(saved_id, {}).items():
-                if key == BUFFER:
-                    dtype = working_dtype(parameter.dtype)
-                    self.state[parameter][key] = value.to(parameter.device, dtype, copy=True)
-                elif key == "step":
-                    self.state[parameter][key] = value.to(parameter.device)
-
-    def _pairs(self, state_dict: dict[str, Any]) -> Iterator[tuple[int, tuple[str, Tensor]]]:
-        """The identifiers of a state with our parameters and their names, in order."""
-        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        named = [pair for group in self.param_groups for pair in named_parameters(group)]
-        return zip(saved_ids, named, strict=True)
-
-    def _check_loadable(self, state_dict: dict[str, Any]) -> None:
-        """Raise ValueError unless the state is one of parameters like ours."""
-        mine = [(g["rule"], len(g["params"])) for g in self.param_groups]
-        theirs = [(g.get("rule"), len(g["params"])) for g in state_dict["param_groups"]]
-        if mine != theirs:
-            raise ValueError(
-                f"state_dict has the groups (rule, parameters) {theirs}, this optimizer {mine}"
-            )
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            for (name, _), ours, view in zip(
-                named_parameters(group), group["views"], saved["views"], strict=True
-            ):
-                if ours != view:
-                    raise ValueError(
-                        f"state_dict is of another model or other roles: parameter {name} has the "
-                        f"view {view} there, {ours} here"
-                    )
-        for saved_id, (name, parameter) in self._pairs(state_dict):
-            for key, value in state_dict["state"].get(saved_id, {}).items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(
-                        f"state_dict is of another model: {key} of parameter {name} has shape "
-                        f"{tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
-                    )
+        for group in self.param_groups:
+            self._skipped = group.pop(SKIPPED, 0)
+            migrate(group, self.defaults)
+        restore(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("nonfinite", "_skipped", "_vector_defaults")
+        own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")
         return {**super().__getstate__(), **{key: self.__dict__[key] for key in own}}
+
+
+def _active(group: dict[str, Any]) -> list[Tensor]:
+    """The parameters of a group that have a gradient."""
+    return [p for p in group["params"] if p.grad is not None]
+
+
+def _refuse_sparse(group: dict[str, Any], params: list[Tensor]) -> None:
+    """Raise RuntimeError for a sparse gradient."""
+    sparse = next((p for p in params if p.grad is not None and p.grad.is_sparse), None)
+    if sparse is not None:
+        name = next(n for n, p in named_parameters(group) if p is sparse)
+        raise RuntimeError(
+            f"parameter {name} has a sparse gradient, which no rule here reads: "
+            "use Embedding(sparse=False)"
+        )
 
 
 def _broken(parameter: Tensor) -> bool:

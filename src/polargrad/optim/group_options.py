@@ -11,21 +11,45 @@ import torch
 from torch import Tensor
 
 from polargrad.distributed import executor_for
-from polargrad.geometry import MAGNITUDES
+from polargrad.geometry import MAGNITUDES, geometry
+from polargrad.geometry import plain as plain_geometry
 from polargrad.linalg import method as method_of
 from polargrad.linalg import plain
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import COMPUTE_DTYPES
-from polargrad.optim.routing.views import WHOLE, logical_shape
+from polargrad.optim.routing.views import WHOLE, logical_shapes
 
-ORDERS = ("momentum-first", "polar-first")
+ORDERS = ("momentum-first", "polar-first", "polyak")
+FORMS = ("ema", "heavy-ball")
+ROUNDINGS = ("nearest", "stochastic")
 RULES = ("matrix", "adamw")
 DEFAULT_VECTOR_LR = 1e-3
 # PolarGrad's lr has the unit of 1/L: with a decay tied to it, what shrinks the parameter by a tenth
 # or more at every step is a decay that was meant for another optimizer's lr.
 LARGEST_DECAY_A_STEP = 0.1
 # The numbers of the matrix rule, and what each must stay below.
-MATRIX_NUMBERS = {"lr": math.inf, "weight_decay": math.inf, "decay_per_step": 1.0, "momentum": 1.0}
+MATRIX_NUMBERS = {
+    "lr": math.inf,
+    "lr_scale": math.inf,
+    "weight_decay": math.inf,
+    "decay_per_step": 1.0,
+    "momentum": 1.0,
+    "exponent": math.inf,
+}
+MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
+    "order": ORDERS,
+    "momentum_form": FORMS,
+    "magnitude": MAGNITUDES,
+    "nesterov": (True, False),
+    "bias_correction": (True, False),
+    "rounding": ROUNDINGS,
+}
+# Of every group, whatever its rule.
+OF_EVERY_RULE = ("maximize", "foreach", "differentiable")
+COMMON_CHOICES: dict[str, tuple[object, ...]] = {
+    "maximize": (True, False),
+    "foreach": (None, True, False),
+}
 
 
 def check_ordered(params: object) -> None:
@@ -71,7 +95,12 @@ def split_by_rule(
                 "of parameters does not say which of its dimensions are: pass "
                 "polargrad.param_groups(model), which knows the layouts of modules"
             )
-    with_names = "param_names" in group or any(isinstance(e, tuple) for e in _entries(group))
+    pairs = [isinstance(entry, tuple) for entry in _entries(group)]
+    if any(pairs) and not all(pairs):
+        raise ValueError(
+            "params must be all with/without names, got some (name, tensor) pairs and some tensors"
+        )
+    with_names = "param_names" in group or any(pairs)
     result = []
     for rule, members in (("matrix", matrices), ("adamw", vectors)):
         if members:
@@ -147,14 +176,22 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
             raise ValueError(f"parameter {name} must be a leaf, got the result of an operation")
     if group["rule"] == "adamw":
         check_vector_options(group)
+        _check_common(group)
         return
     check_matrix_options(group)
+    if group["rounding"] == "stochastic" and all(p.dtype != torch.bfloat16 for _, p in named):
+        raise ValueError(
+            "rounding='stochastic' is for parameters of bfloat16, and the group has none: "
+            f"{named[0][0]} is of {named[0][1].dtype}"
+            if named
+            else "got no parameter"
+        )
     group.setdefault("base_lr", float(group["lr"]))
     group.setdefault("resolved", {})
     _check_shrinking(group)
     for (name, parameter), view in zip(named, group["views"], strict=True):
         try:
-            logical_shape(view, tuple(parameter.shape))
+            logical_shapes(view, tuple(parameter.shape))
         except ValueError as error:
             raise ValueError(f"parameter {name}: {error}") from None
 
@@ -163,13 +200,21 @@ def check_matrix_options(options: dict[str, Any]) -> None:
     """Check the options of the matrix rule, and make them plain data: numbers, names, dicts."""
     for key, below in MATRIX_NUMBERS.items():
         options[key] = _number(key, options[key], below)
-    _check_choice("order", options["order"], ORDERS)
-    _check_choice("magnitude", options["magnitude"], MAGNITUDES)
-    _check_choice("nesterov", options["nesterov"], (True, False))
-    if options["compute_dtype"] is not None:
-        name = str(options["compute_dtype"]).removeprefix("torch.")
-        _check_choice("compute_dtype", name, tuple(COMPUTE_DTYPES))
-        options["compute_dtype"] = name
+    for key, allowed in MATRIX_CHOICES.items():
+        _check_choice(key, options[key], allowed)
+    _check_common(options)
+    for key in ("compute_dtype", "state_dtype"):
+        if options[key] is not None:
+            name = str(options[key]).removeprefix("torch.")
+            _check_choice(key, name, tuple(COMPUTE_DTYPES))
+            options[key] = name
+    if not isinstance(options["rounding_seed"], int) or options["rounding_seed"] < 0:
+        raise ValueError(
+            f"rounding_seed must be an integer of at least 0, got {options['rounding_seed']!r}"
+        )
+    form = geometry(options["geometry"])
+    options["geometry"] = plain_geometry(form)
+    _check_combination(options)
     plan(shape=(1, 1), tol=options["tol"], dtype=torch.float32)  # raises for a wrong tol
     if options["method"] == "auto":
         return
@@ -182,6 +227,42 @@ def check_matrix_options(options: dict[str, Any]) -> None:
         )
 
 
+def _check_common(options: Mapping[str, Any]) -> None:
+    """Check the options that groups of every rule have."""
+    for key, allowed in COMMON_CHOICES.items():
+        _check_choice(key, options[key], allowed)
+    if options["differentiable"]:
+        raise ValueError(
+            "differentiable must be False: a step is taken in place, under no_grad. To "
+            "differentiate through one write X - lr * nuclear_norm * U with polargrad.polar"
+        )
+
+
+def _check_combination(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that would have no effect beside the others."""
+    scaled = options["magnitude"] == "dual_norm"
+    if options["max_dual_norm"] is not None:
+        _number("max_dual_norm", options["max_dual_norm"])
+        if not scaled:
+            raise ValueError(
+                f"max_dual_norm={options['max_dual_norm']} bounds a step that grows with the dual "
+                f"norm; with magnitude={options['magnitude']!r} it would have no effect"
+            )
+    if options["exponent"] != 1.0 and not scaled:
+        raise ValueError(
+            f"exponent={options['exponent']} is one of the dual norm; with "
+            f"magnitude={options['magnitude']!r} it would have no effect"
+        )
+    averaged = isinstance(options["momentum"], Tensor) or options["momentum"] > 0
+    for key in ("nesterov", "bias_correction"):
+        if options[key] and options["order"] == "polyak":
+            raise ValueError(f"{key}=True has no meaning for order='polyak', a momentum of steps")
+    if options["order"] == "polyak" and not averaged:
+        raise ValueError("order='polyak' is a momentum of steps: momentum must be above 0, got 0")
+    if options["bias_correction"] and options["momentum_form"] == "heavy-ball":
+        raise ValueError("bias_correction=True is for momentum_form='ema', got 'heavy-ball'")
+
+
 def _check_shrinking(group: Mapping[str, Any]) -> None:
     """Raise ValueError for a decay that was meant for the learning rate of another optimizer."""
     if group["decay_per_step"] and not group["base_lr"]:
@@ -189,14 +270,28 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
             f"decay_per_step={group['decay_per_step']} is a decay at the initial lr, which must be "
             f"above 0 then, got lr={group['lr']}"
         )
-    shrink = float(group["lr"]) * group["weight_decay"]
-    if group["magnitude"] == "nuclear" and shrink >= LARGEST_DECAY_A_STEP:
+    shrink = float(group["lr"]) * group["lr_scale"] * group["weight_decay"]
+    if group["magnitude"] == "dual_norm" and shrink >= LARGEST_DECAY_A_STEP:
         raise ValueError(
             f"lr={group['lr']} with weight_decay={group['weight_decay']} shrinks every matrix by "
             f"the factor 1 − {shrink:.3g} at every step; lr·weight_decay must stay below "
             f"{LARGEST_DECAY_A_STEP}. For a decay that follows the schedule but not the unit of "
             "lr, give decay_per_step="
         )
+
+
+def share_lr(group: dict[str, Any], base: float | Tensor) -> None:
+    """Keep the common learning rate in a group, and the ratio of its own to that beside it.
+
+    Raises:
+        ValueError: if the common one is zero, of which no other is a multiple.
+    """
+    if not float(base):
+        raise ValueError(f"shared_lr=True needs lr above 0, got {base}")
+    group["lr_scale"] = float(group["lr"]) / float(base)
+    group["lr"] = base
+    if group["rule"] == "matrix":
+        group["base_lr"] = float(base)
 
 
 def check_vector_options(options: dict[str, Any]) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, Unpack
+
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.linalg import NewtonSchulz
+from polargrad.optim.common_options import EngineOptions
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["Muon"]
 
-ADJUSTMENTS = {None: "original", "original": "original", "match_rms_adamw": "match_rms_adamw"}
+ADJUSTMENTS = {
+    None: "original",
+    "original": "original",
+    "match_rms_adamw": "match_rms_adamw",
+    "spectral_unclamped": "spectral_unclamped",
+}
 
 
 class Muon(MatrixOptimizer):
@@ -25,9 +33,10 @@ class Muon(MatrixOptimizer):
          X_{k+1} = (1-\gamma\lambda) X_k - \gamma\, a\, O_k
        \end{aligned}
 
-    with :math:`a = \sqrt{\max(1, m/n)}` (``"original"``) or :math:`0.2\sqrt{\max(m, n)}`
-    (``"match_rms_adamw"``) for an m × n matrix. NS is five steps of a quintic in the Gram matrix,
-    whose singular values end anywhere in [0.68, 1.14].
+    with :math:`a = \sqrt{\max(1, m/n)}` (``"original"``), :math:`0.2\sqrt{\max(m, n)}`
+    (``"match_rms_adamw"``, Moonlight's) or :math:`\sqrt{m/n}` (``"spectral_unclamped"``) for an
+    m × n matrix. NS is five steps of a quintic in the Gram matrix, whose singular values end
+    anywhere in [0.68, 1.14].
 
     It differs from ``torch.optim.Muon`` in what that gets wrong: the arithmetic is float32 unless
     bfloat16 is asked for, a tiny gradient is not divided by a floor, momentum of bfloat16
@@ -43,10 +52,13 @@ class Muon(MatrixOptimizer):
         ns_coefficients: (a, b, c) of the quintic.
         eps: a floor under the Frobenius norm; None, the default, has none.
         ns_steps: steps of the quintic, at least 1.
-        adjust_lr_fn: None or ``"original"``, or ``"match_rms_adamw"``.
+        adjust_lr_fn: None or ``"original"``, ``"match_rms_adamw"`` or ``"spectral_unclamped"``.
+        method: None for the quintic, or any other way to the polar factor, such as ``"auto"``
+            with ``tol``, which costs less on a CPU (:func:`polargrad.polar`).
+        tol: of ``method="auto"``.
+        momentum_form: ``"ema"``, or ``"heavy-ball"`` as Moonlight's: the same steps.
         compute_dtype: of the products; None for float32 at least.
-        nonfinite: ``"skip"`` or ``"raise"``.
-        vector_lr, vector_betas, vector_eps, vector_weight_decay: AdamW for what is not a matrix.
+        **options: what every optimizer here takes (:class:`polargrad.MatrixOptimizer`).
 
     Raises:
         ValueError, TypeError, NonFiniteError: as :class:`polargrad.optim.MatrixOptimizer`.
@@ -74,29 +86,26 @@ class Muon(MatrixOptimizer):
         ns_steps: int = 5,
         adjust_lr_fn: str | None = None,
         *,
+        method: Any = None,
+        tol: float | None = None,
+        momentum_form: str = "ema",
         compute_dtype: torch.dtype | str | None = None,
-        nonfinite: str = "skip",
-        vector_lr: float | Tensor | None = None,
-        vector_betas: tuple[float, float] = (0.9, 0.999),
-        vector_eps: float = 1e-8,
-        vector_weight_decay: float = 0.0,
+        **options: Unpack[EngineOptions],
     ) -> None:
         if adjust_lr_fn not in ADJUSTMENTS:
             allowed = ", ".join(map(str, ADJUSTMENTS))
             raise ValueError(f"adjust_lr_fn must be one of {allowed}, got {adjust_lr_fn!r}")
+        quintic = NewtonSchulz(coefficients=ns_coefficients, steps=ns_steps, eps=eps)
         super().__init__(
             params,
             lr,
             momentum=momentum,
+            momentum_form=momentum_form,
             nesterov=nesterov,
             magnitude=ADJUSTMENTS[adjust_lr_fn],
             weight_decay=weight_decay,
-            method=NewtonSchulz(coefficients=ns_coefficients, steps=ns_steps, eps=eps),
-            tol=None,
+            method=quintic if method is None else method,
+            tol=tol,
             compute_dtype=compute_dtype,
-            nonfinite=nonfinite,
-            vector_lr=vector_lr,
-            vector_betas=vector_betas,
-            vector_eps=vector_eps,
-            vector_weight_decay=vector_weight_decay,
+            **options,
         )

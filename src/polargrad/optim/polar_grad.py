@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from polargrad.optim.common_options import PolarOptions
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["PolarGrad"]
@@ -30,7 +30,14 @@ class PolarGrad(MatrixOptimizer):
 
     :math:`\operatorname{tr} H = \langle M, U\rangle` is the nuclear norm. ``momentum=0`` is
     PolarGrad, or PolarSGD where gradients are stochastic; otherwise it is PolarGradM, PolarSGDM.
-    There is no bias correction: the first steps are smaller by 1 − β, a built-in warmup.
+    There is no bias correction unless asked for: the first steps are smaller by 1 − β, a built-in
+    warmup. Heavy ball has two readings: ``momentum_form="heavy-ball"``, M = βM + G, is the same
+    method with γ/(1 − β) in the place of γ; ``order="polyak"`` is Polyak's own,
+
+    .. math:: X_{k+1} = X_k - \gamma \operatorname{tr}(H_k) U_k + \beta (X_k - X_{k-1}),
+              \qquad U_k H_k = \operatorname{polar}(G_k),
+
+    with decay, if any, outside the momentum.
 
     **Units.** The step is homogeneous of degree 1 in the gradient, so γ has the unit of
     1/curvature: the paper uses 4e-8 on one problem and 50 on another. A loss that is summed instead
@@ -44,18 +51,21 @@ class PolarGrad(MatrixOptimizer):
         params: parameters or groups, best from :func:`polargrad.param_groups`.
         lr: γ; it has no default, because no number fits two problems.
         momentum: β in [0, 1).
-        order: ``"momentum-first"`` or ``"polar-first"``.
+        order: ``"momentum-first"``, ``"polar-first"`` or ``"polyak"``.
+        momentum_form: ``"ema"`` or ``"heavy-ball"``.
         nesterov: use βM + (1 − β)G in the place of M.
+        bias_correction: divide M by 1 − βᵗ.
         weight_decay: λ; refused where γλ ≥ 0.1.
         decay_per_step: a decay (1 − λ'·lr/initial lr) that does not depend on the unit of γ.
-        method, tol, compute_dtype: how the polar factor is computed (see :func:`polargrad.polar`).
-        nonfinite: ``"skip"`` or ``"raise"``.
-        vector_lr, vector_betas, vector_eps, vector_weight_decay: AdamW for what is not a matrix.
+        max_dual_norm: clips each matrix's signal to this nuclear norm; None for no bound.
+        **options: ``method``, ``tol``, ``compute_dtype`` (see :func:`polargrad.polar`), and what
+            every optimizer here takes (:class:`polargrad.MatrixOptimizer`).
 
     Raises:
         ValueError, TypeError, NonFiniteError: as :class:`polargrad.optim.MatrixOptimizer`.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> A, B = torch.randn(20, 5), torch.randn(20, 3)
         >>> X = torch.nn.Parameter(torch.zeros(5, 3))
@@ -79,34 +89,24 @@ class PolarGrad(MatrixOptimizer):
         lr: float | Tensor,
         *,
         momentum: float = 0.95,
+        momentum_form: str = "ema",
         order: str = "momentum-first",
         nesterov: bool = False,
+        bias_correction: bool = False,
         weight_decay: float = 0.0,
-        decay_per_step: float = 0.0,
-        method: Any = "auto",
-        tol: float | None = 0.11,
-        compute_dtype: torch.dtype | str | None = None,
-        nonfinite: str = "skip",
-        vector_lr: float | Tensor | None = None,
-        vector_betas: tuple[float, float] = (0.9, 0.999),
-        vector_eps: float = 1e-8,
-        vector_weight_decay: float = 0.0,
+        max_dual_norm: float | None = None,
+        **options: Unpack[PolarOptions],
     ) -> None:
         super().__init__(
             params,
             lr,
             momentum=momentum,
+            momentum_form=momentum_form,
             order=order,
             nesterov=nesterov,
-            magnitude="nuclear",
+            bias_correction=bias_correction,
+            magnitude="dual_norm",
             weight_decay=weight_decay,
-            decay_per_step=decay_per_step,
-            method=method,
-            tol=tol,
-            compute_dtype=compute_dtype,
-            nonfinite=nonfinite,
-            vector_lr=vector_lr,
-            vector_betas=vector_betas,
-            vector_eps=vector_eps,
-            vector_weight_decay=vector_weight_decay,
+            max_dual_norm=max_dual_norm,
+            **options,
         )

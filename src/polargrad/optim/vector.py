@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from polargrad.linalg.precision import working_dtype
+from polargrad.optim.elementwise import batches, store
+
+STATE = ("exp_avg", "exp_avg_sq")
+
 
 def adamw_update(
     group: dict[str, Any], params: list[Tensor], state: Any, gate: Tensor | None
@@ -18,32 +23,58 @@ def adamw_update(
               v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad x \leftarrow (1-\gamma\lambda) x
               - \gamma\,\frac{m/(1-\beta_1^t)}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
 
-    ``gate`` is None, or a tensor that is true where the step counts; it needs the fused kernel,
-    which reads it on the device.
+    The moments of half-precision parameters are kept in float32, and so is the arithmetic: in
+    float16 the square of a gradient of 1e-4 is zero. torch's fused kernel does it in one pass over
+    memory; it takes wrong entries, silently, where the strides of its tensors differ or leave gaps,
+    and is given contiguous ones. ``foreach=True`` and ``False`` in the group choose torch's other
+    forms. ``gate`` is None, or a tensor that is true where the step counts, for the fused kernel.
 
     Source: I. Loshchilov, F. Hutter, arXiv 1711.05101; torch.optim.AdamW.
     """
     for p in params:
         if not state[p]:
             state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-            state[p]["exp_avg"] = torch.zeros_like(p)
-            state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            for key in STATE:
+                state[p][key] = torch.zeros_like(
+                    p, dtype=working_dtype(p.dtype), memory_format=torch.contiguous_format
+                )
+    direct = [p for p in params if p.dtype == working_dtype(p.dtype) and p.is_contiguous()]
+    if direct:
+        _step(group, direct, direct, state, gate)
+    taken = {id(p) for p in direct}
+    for (some,) in batches([p for p in params if id(p) not in taken]):
+        wide = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in some]
+        _step(group, some, wide, state, gate)
+        store(some, wide, gate)
+
+
+def _step(
+    group: dict[str, Any],
+    params: list[Tensor],
+    values: list[Tensor],
+    state: Any,
+    gate: Tensor | None,
+) -> None:
+    """Step the values, which are the parameters themselves or a copy of them."""
     beta1, beta2 = group["betas"]
+    gradients = [p.grad for p in params if p.grad is not None]
+    fused = gate is not None or group["foreach"] is None
     adamw(
-        params,
-        [p.grad for p in params if p.grad is not None],
+        values,
+        [g.to(v.dtype).contiguous() for g, v in zip(gradients, values, strict=True)],
         [state[p]["exp_avg"] for p in params],
         [state[p]["exp_avg_sq"] for p in params],
         [],
         [state[p]["step"] for p in params],
-        # The fused kernel reads a gate, and on a GPU its step counter, without a word to the host.
-        fused=gate is not None or params[0].device.type != "cpu",
+        fused=fused,
+        foreach=None if fused else group["foreach"],
+        # Read on the device: nothing waits for the verdict.
         found_inf=None if gate is None else gate.logical_not().float(),
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
-        lr=group["lr"],
+        lr=group["lr"] * group["lr_scale"],
         weight_decay=group["weight_decay"],
         eps=group["eps"],
-        maximize=False,
+        maximize=group["maximize"],
     )

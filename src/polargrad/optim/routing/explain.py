@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +17,16 @@ from torch.optim import Optimizer
 from polargrad.linalg import label
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.resolve import resolve
+from polargrad.optim.routing.overrides import RoleRules
+from polargrad.optim.routing.policies import Policy
 from polargrad.optim.routing.roles import assign
-from polargrad.optim.routing.views import logical_shape
+from polargrad.optim.routing.views import logical_shapes
 
 __all__ = ["Explanation", "Row", "explain"]
+
+HEADER = ("parameter", "role", "matrices", "rule", "lr", "decay", "why")
+# The direction of these is a polar factor: their row names the method that computes it.
+POLAR = ("spectral", "row_then_polar", "polar_then_row")
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Row:
     Attributes:
         name: its qualified name, or ``group 0, parameter 1`` where the optimizer has no names.
         role: what it is.
-        matrices: its logical matrices, ``"3 × 512×512"``, or its shape under the vector rule.
+        matrices: its logical matrices, ``"3 × 512×512"`` or ``"512×512 + 2 × 128×512"``, or its
+            shape under the vector rule.
         rule: who steps it, with the method of the polar factor.
         lr: its learning rate, None where no optimizer has been made yet.
         weight_decay: its decay, likewise.
@@ -47,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The rows, one a parameter; ``str`` gives the table, ``rows`` and ``to_dict`` the data."""
+    """The rows, one a parameter: a table as text and in a notebook, ``to_dict`` as plain data."""
 
     rows: tuple[Row, ...]
 
@@ -56,29 +66,54 @@ class Explanation:
         return [dataclasses.asdict(row) for row in self.rows]
 
     def __str__(self) -> str:
-        header = ("parameter", "role", "matrices", "rule", "lr", "decay", "why")
-        cells = [
+        cells = self._cells()
+        widths = [max(len(row[i]) for row in (HEADER, *cells)) for i in range(len(HEADER))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (HEADER, tuple("-" * w for w in widths), *cells)
+        ]
+        return "\n".join([*lines, *self.totals])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in HEADER)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._cells()
+        )
+        totals = "<br>".join(html.escape(line) for line in self.totals)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{totals}</p>"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
             (r.name, r.role, r.matrices, r.rule, _number(r.lr), _number(r.weight_decay), r.reason)
             for r in self.rows
         ]
-        widths = [max(len(row[i]) for row in (header, *cells)) for i in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, tuple("-" * w for w in widths), *cells)
-        ]
-        return "\n".join([*lines, self.total])
 
     @property
     def total(self) -> str:
         """How much of the model the matrix rule steps, in one line."""
         every = sum(row.numel for row in self.rows)
         matrix = sum(row.numel for row in self.rows if not row.rule.startswith("AdamW"))
-        share = f", {matrix / every:.0%}" if every else ""
-        return f"matrix rule: {_count(matrix)} of {_count(every)} parameters{share}"
+        return f"matrix rule: {_share(matrix, every)}"
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """The total, and before it one line for each rule where there are more than two."""
+        every = sum(row.numel for row in self.rows)
+        counts: Counter[str] = Counter()
+        for row in self.rows:
+            counts[row.rule] += row.numel
+        if len(counts) < 3:
+            return (self.total,)
+        return (*(f"{rule}: {_share(n, every)}" for rule, n in counts.items()), self.total)
 
 
 def explain(
-    model_or_optimizer: nn.Module | Optimizer, *, roles: Mapping[str, str] | None = None
+    model_or_optimizer: nn.Module | Optimizer,
+    *,
+    policy: str | Policy | Mapping[str, Mapping[str, Any]] | None = None,
+    per_head: bool | None = None,
+    roles: RoleRules | None = None,
 ) -> Explanation:
     """Say for every trainable parameter what it is, which matrices it holds, who steps it and why.
 
@@ -86,8 +121,8 @@ def explain(
     it does, with learning rates, decays and the method of the polar factor.
 
     Args:
-        model_or_optimizer: a module, or ``PolarGrad``, ``Muon`` or ``MatrixOptimizer``.
-        roles: as in ``param_groups``; for a model only.
+        model_or_optimizer: a module, or an optimizer of polargrad.
+        policy, per_head, roles: as in ``param_groups``; for a model only.
 
     Raises:
         TypeError: for anything else.
@@ -98,22 +133,30 @@ def explain(
         >>> print(pg.explain(model).total)
         matrix rule: 64 of 131 parameters, 49%
     """
+    given = {"policy": policy, "per_head": per_head, "roles": roles}
     if isinstance(model_or_optimizer, Optimizer):
-        if roles is not None:
-            raise TypeError("roles are given to param_groups; an optimizer already has them")
+        for name, value in given.items():
+            if value is not None:
+                raise TypeError(f"{name} are given to param_groups; an optimizer already has them")
         return Explanation(tuple(_optimizer_rows(model_or_optimizer)))
+    found = assign(
+        model_or_optimizer,
+        roles,
+        policy="muon" if policy is None else policy,
+        per_head=bool(per_head),
+    )
     rows = [
         Row(
             name=a.name,
             role=a.role,
             matrices=_matrices(a.rule, a.view, a.parameter),
-            rule="matrix" if a.rule == "matrix" else "AdamW",
-            lr=None,
-            weight_decay=None,
+            rule=_direction(a.options) or "matrix" if a.rule == "matrix" else "AdamW",
+            lr=a.options.get("lr"),
+            weight_decay=a.options.get("weight_decay"),
             reason=a.reason,
             numel=a.parameter.numel(),
         )
-        for a in assign(model_or_optimizer, roles)
+        for a in found
     ]
     return Explanation(tuple(rows))
 
@@ -136,7 +179,7 @@ def _optimizer_rows(optimizer: Optimizer) -> list[Row]:
                     role=role,
                     matrices=_matrices(group["rule"], view, parameter),
                     rule=_rule(group, view, parameter),
-                    lr=float(group["lr"]),
+                    lr=float(group["lr"]) * float(group.get("lr_scale", 1.0)),
                     weight_decay=_decay(group),
                     reason=reason,
                     numel=parameter.numel(),
@@ -149,17 +192,60 @@ def _matrices(rule: str, view: Mapping[str, Any], parameter: Tensor) -> str:
     """The logical matrices, ``3 × 512×512``, or the plain shape of what is no matrix."""
     if rule != "matrix":
         return "×".join(map(str, parameter.shape)) or "scalar"
-    count, rows, columns = logical_shape(view, tuple(parameter.shape))
-    return f"{rows}×{columns}" if count == 1 else f"{count} × {rows}×{columns}"
+    runs = itertools.groupby(sorted(logical_shapes(view, tuple(parameter.shape)), reverse=True))
+    counted = [(shape, len(list(run))) for shape, run in runs]
+    return " + ".join(f"{m}×{n}" if k == 1 else f"{k} × {m}×{n}" for (m, n), k in counted) or "none"
 
 
 def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> str:
-    """AdamW, or the magnitude and the method of the polar factor."""
+    """AdamW, or the magnitude, the geometry, and the methods of the polar factor."""
     if group["rule"] == "adamw":
         return "AdamW"
-    _, m, n = logical_shape(view, tuple(parameter.shape))
-    example = torch.empty(m, n, dtype=working_dtype(parameter.dtype), device=parameter.device)
-    return f"{group['magnitude']} × {label(resolve(group, example))}"
+    if not _uses_polar(group.get("geometry", "spectral")):
+        return _direction(group)
+    dtype = working_dtype(parameter.dtype)
+    labels = dict.fromkeys(
+        label(resolve(group, torch.empty(m, n, dtype=dtype, device=parameter.device)))
+        for m, n in dict.fromkeys(logical_shapes(view, tuple(parameter.shape)))
+    )
+    return " × ".join(filter(None, (_direction(group), " / ".join(labels))))
+
+
+def _direction(options: Mapping[str, Any]) -> str:
+    """Magnitude and geometry, as far as the options say them; plain spectral goes unsaid."""
+    exponent = options.get("exponent", 1.0)
+    power = f"^{exponent:g}" if exponent != 1.0 else ""
+    form = _form(options.get("geometry", "spectral"))
+    size = options.get("magnitude", "")
+    if size == "dual_norm" and form.startswith("spectral"):
+        size = "nuclear"  # what its dual norm is called
+    size += power
+    return " × ".join(part for part in (size, form if form != "spectral" else "") if part)
+
+
+def _form(spec: Any) -> str:
+    """A geometry in a few words: its name, its options, and the one inside it."""
+    if isinstance(spec, str):
+        return spec
+    if not isinstance(spec, Mapping):
+        return str(getattr(spec, "name", type(spec).__name__))
+    inner = spec.get("inner")
+    said = [
+        f"{key}={value}"
+        for key, value in spec.items()
+        if key not in ("name", "inner") and value not in (None, False, 0.0)
+    ]
+    words = [_form(inner)] if inner is not None else []
+    return str(spec.get("name")) + (f"({', '.join([*words, *said])})" if words or said else "")
+
+
+def _uses_polar(spec: Any) -> bool:
+    """Whether a method of the polar factor is used: not with a side or a damping."""
+    if isinstance(spec, Mapping):
+        if spec.get("inner") is not None:
+            return _uses_polar(spec["inner"])
+        return spec.get("name") in POLAR and not spec.get("side") and not spec.get("damping")
+    return (spec if isinstance(spec, str) else getattr(spec, "name", None)) in POLAR
 
 
 def _decay(group: Mapping[str, Any]) -> float:
@@ -169,7 +255,13 @@ def _decay(group: Mapping[str, Any]) -> float:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else f"{float(value):g}"
+
+
+def _share(part: int, every: int) -> str:
+    """``84.9 M of 124.4 M parameters, 68%``."""
+    share = f", {part / every:.0%}" if every else ""
+    return f"{_count(part)} of {_count(every)} parameters{share}"
 
 
 def _count(value: int) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from polargrad.optim.routing.uses import from_transformers, origins
+
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
 CHANNEL_NORMS = (
@@ -22,7 +24,8 @@ CONVOLUTIONS = (
 def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     """Return the output heads of a model, each with how it was recognised.
 
-    In this order: what the model itself declares (``get_output_embeddings`` of transformers); and
+    In this order: what the model itself declares (``get_output_embeddings`` and the ``num_labels``
+    of the classifiers of transformers); and
     outside repeated blocks the linear maps from the width of an embedding to its vocabulary, or
     those whose outputs no other module of the model takes as inputs.
 
@@ -30,14 +33,18 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
         >>> find_heads(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
         {Linear(in_features=16, out_features=3, bias=True): 'its 3 outputs feed no other module'}
     """
-    declared = {head for module in model.modules() if (head := _declared(module)) is not None}
+    declared = {head for module in model.modules() for head in _declared(module)}
     if declared:
         return dict.fromkeys(declared, "the model's output embeddings")
+    outside = _outside_blocks(model)
+    linear = {m: path for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    classes = {count for module in model.modules() if (count := _number_of_classes(module))}
+    classifiers = [m for m, p in linear.items() if p in outside and m.out_features in classes]
+    if classifiers:
+        return {m: f"its {m.out_features} outputs are the model's labels" for m in classifiers}
     vocabularies = {
         (m.num_embeddings, m.embedding_dim) for m in model.modules() if isinstance(m, EMBEDDINGS)
     }
-    outside = _outside_blocks(model)
-    linear = {m: path for path, m in model.named_modules() if isinstance(m, nn.Linear)}
     # A block may happen to have the vocabulary's width inside: only what stands outside is a head.
     to_vocabulary = [
         m
@@ -56,15 +63,25 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     }
 
 
-def _declared(module: nn.Module) -> nn.Module | None:
+def _declared(module: nn.Module) -> list[nn.Module]:
     """The output embeddings that a model of transformers declares, if they are a linear map.
 
     The model may stand inside a wrapper (DistributedDataParallel, a task of some framework), so
-    every module is asked.
+    every module is asked. The head may be one of peft, which holds the linear map and its copies.
     """
     getter = getattr(module, "get_output_embeddings", None)
     head = getter() if callable(getter) else None
-    return head if isinstance(head, nn.Linear) else None
+    if isinstance(head, nn.Module) and "peft" in origins(head):
+        return [m for m in head.modules() if isinstance(m, nn.Linear)]
+    return [head] if isinstance(head, nn.Linear) else []
+
+
+def _number_of_classes(module: nn.Module) -> int:
+    """The number of labels that a classifier of transformers declares, 0 for any other module."""
+    if not from_transformers(module) or "Classification" not in type(module).__name__:
+        return 0
+    count = getattr(getattr(module, "config", None), "num_labels", 0)
+    return count if isinstance(count, int) else 0
 
 
 def _outside_blocks(model: nn.Module) -> set[str]:

@@ -1,32 +1,50 @@
-"""What each parameter is: found from module types, ties and widths, never from names."""
+"""What each parameter is: found from module types, ties, shapes and places, never from its name."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
-from polargrad.optim.routing.heads import find_heads
-from polargrad.optim.routing.views import FLATTEN, WHOLE, View, logical_shape, split
+from polargrad.optim.routing.experts import find_experts
+from polargrad.optim.routing.heads import EMBEDDINGS, find_heads
+from polargrad.optim.routing.layouts import CONVOLUTIONS, adapter_layout, by_module
+from polargrad.optim.routing.overrides import RoleRules, Told, parse, tell
+from polargrad.optim.routing.policies import Policy, named_policy
+from polargrad.optim.routing.uses import Finding, Use, trainable
+from polargrad.optim.routing.views import FLATTEN, WHOLE, check, experts, logical_shapes
 
 __all__ = ["ROLES", "Assignment", "assign"]
 
-# Role → rule. Only hidden matrices take the matrix rule: the gradient of an embedding has a row for
-# each token and most of them are zero, a head's is nearly as lopsided, and a vector has no factor.
 ROLES: dict[str, str] = {
-    "hidden matrix": "matrix",
-    "convolution": "matrix",
-    "unknown matrix": "matrix",
-    "embedding": "adamw",
-    "head": "adamw",
-    "tied embedding": "adamw",
-    "vector": "adamw",
-    "other": "adamw",
+    "hidden matrix": "a linear map between hidden features",
+    "fused QKV": "query, key and value in one parameter, its parts taken apart",
+    "attention heads": "a projection of attention, one matrix for each head",
+    "gate/up": "a first map of a gated feed-forward part; gate and up in one are taken apart",
+    "down": "the last map of a gated feed-forward part",
+    "stacked experts": "one matrix for each expert, in one parameter",
+    "expert gate/up": "stacked experts of which it is known that they are gate and up",
+    "expert down": "stacked experts of which it is known that they are the last map",
+    "router": "one row for each expert",
+    "low-rank adapter": "a factor of a matrix's change (LoRA)",
+    "convolution": "outputs × (inputs · taps)",
+    "unknown matrix": "two dimensions, in a module of unknown type",
+    "embedding": "a table: one row for each token or place",
+    "head": "the linear map from which the model's answer comes",
+    "tied embedding": "an embedding that is the head too",
+    "vector": "one dimension, or one that is not 1",
+    "scalar": "one number",
+    "other": "more than two dimensions of unknown layout",
 }
-GATES: dict[type[nn.Module], int] = {nn.LSTM: 4, nn.GRU: 3, nn.LSTMCell: 4, nn.GRUCell: 3}
+# What has no rows and columns to take apart.
+NO_MATRIX = ("vector", "scalar", "other")
+TABLES = ("embedding", "head", "tied embedding")
+# What the shapes of neighbours may say better than the module's own type.
+VAGUE = ("other", "unknown matrix", "hidden matrix")
+FLATTENED = "1-D weight: its matrix has been flattened or partitioned away"
 
 
 @dataclass(frozen=True)
@@ -39,42 +57,38 @@ class Assignment:
         role: a key of ``ROLES``.
         view: its logical matrices, as plain data.
         reason: how the role was found, in a few words.
+        rule: ``"matrix"`` or ``"adamw"``.
+        options: what its group says beside that, plain data.
     """
 
     name: str
     parameter: Tensor
     role: str
-    view: View
+    view: dict[str, Any]
     reason: str
-
-    @property
-    def rule(self) -> str:
-        """``"matrix"`` or ``"adamw"``."""
-        return ROLES[self.role]
+    rule: str
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Use:
-    """One place where a module holds a parameter, itself or through a parametrization."""
-
-    module: nn.Module
-    attribute: str
-    name: str
-    parameter: Tensor
-
-
-def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Assignment]:
+def assign(
+    model: nn.Module,
+    roles: RoleRules | None = None,
+    *,
+    policy: str | Policy | Mapping[str, Mapping[str, Any]] = "muon",
+    per_head: bool = False,
+) -> list[Assignment]:
     """Return one assignment for every trainable parameter of ``model``, each exactly once.
 
     Args:
         model: any module.
-        roles: the user's own roles, from patterns on qualified names (as in :mod:`fnmatch`) to
-            keys of ``ROLES``; the first match wins.
+        roles: the user's own word, as in :func:`polargrad.param_groups`.
+        policy: which rule steps which role, likewise.
+        per_head: whether attention's projections are taken apart by heads where these are known.
 
     Raises:
-        TypeError: if ``model`` is not a module, or ``roles`` no mapping.
-        ValueError: for a pattern that matches no parameter, an unknown role, or a matrix role for
-            something that is not a matrix.
+        TypeError: if ``model`` is not a module, or ``roles`` neither mapping nor list of pairs.
+        ValueError: for a pattern that matches no parameter, an unknown role or policy, or a matrix
+            role for something that is not a matrix.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 8), nn.Linear(8, 10))
@@ -83,137 +97,109 @@ def assign(model: nn.Module, roles: Mapping[str, str] | None = None) -> list[Ass
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(roles, Mapping | None):
-        raise TypeError(f"roles must map patterns to roles, got {roles!r}")
-    heads = find_heads(model)
-    found = []
-    for uses in _trainable(model):
-        role, view, reason = _role(uses, uses[0].parameter, heads)
-        found.append(Assignment(uses[0].name, uses[0].parameter, role, view, reason))
-    return _override(found, roles or {})
+    chosen = named_policy(policy, tuple(ROLES))
+    rules = parse(roles, tuple(ROLES))
+    heads, beside = find_heads(model), find_experts(model)
+    every = list(trainable(model))
+    found = [_find(uses, heads, beside) for uses in every]
+    told = tell(every, rules)
+    return [
+        _decide(uses, finding, word, chosen, per_head or chosen.per_head)
+        for uses, finding, word in zip(every, found, told, strict=True)
+    ]
 
 
-def _trainable(model: nn.Module) -> Iterator[list[Use]]:
-    """Yield the uses of each trainable parameter; parameters of one storage are tied."""
-    uses: dict[object, list[Use]] = {}
-    for use in _uses(model):
-        uses.setdefault(_identity(use.parameter), []).append(use)
-    # A parameter that is held twice as one object is stepped once; two objects on one storage are
-    # two parameters for torch, and each is listed with the uses of both.
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            every = uses[_identity(parameter)]
-            own = [use for use in every if use.parameter is parameter]
-            yield own + [use for use in every if use.parameter is not parameter]
-
-
-def _uses(model: nn.Module) -> Iterator[Use]:
-    """Yield every place where a module holds a parameter."""
-    modules = dict(model.named_modules())
-    for path, module in modules.items():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            name = f"{path}.{attribute}" if path else attribute
-            if isinstance(module, ParametrizationList):  # "….parametrizations.weight", of "…"
-                owner, _, tensor = path.rpartition("parametrizations.")
-                yield Use(modules[owner.removesuffix(".")], tensor, name, parameter)
-            else:
-                yield Use(module, attribute, name, parameter)
-
-
-def _identity(parameter: Tensor) -> object:
-    """What makes two parameters the same memory: storage, offset and shape."""
-    if parameter.is_meta or parameter.numel() == 0 or hasattr(parameter, "device_mesh"):
-        return id(parameter)
-    storage = parameter.untyped_storage().data_ptr()
-    return (parameter.device, storage, parameter.storage_offset(), tuple(parameter.shape))
-
-
-def _role(
-    uses: list[Use], parameter: Tensor, heads: Mapping[nn.Module, str]
-) -> tuple[str, View, str]:
-    """Role, view and reason of a parameter that is used in these places."""
+def _find(
+    uses: list[Use], heads: Mapping[nn.Module, str], beside: Mapping[int, Finding]
+) -> Finding:
+    """What a parameter that is used in these places is."""
+    parameter = uses[0].parameter
     if type(parameter).__name__ == "FlatParameter":
         raise ValueError(
             f"parameter {uses[0].name} is a FlatParameter: FSDP1 has flattened its matrices away. "
             "Use fully_shard (FSDP2) or DistributedDataParallel"
         )
     if parameter.ndim < 2:
-        return "vector", WHOLE, f"{parameter.ndim}-D"
-    embedded = any(isinstance(use.module, nn.Embedding | nn.EmbeddingBag) for use in uses)
+        return _of_few_dimensions(uses[0])
+    embedded = any(isinstance(use.module, EMBEDDINGS) for use in uses)
     if embedded and len(uses) > 1:
         others = ", ".join(use.name for use in uses[1:])
-        return "tied embedding", WHOLE, f"shared with {others}"
+        return Finding("tied embedding", WHOLE, f"shared with {others}")
     if embedded:
-        return "embedding", WHOLE, type(uses[0].module).__name__
+        return Finding("embedding", WHOLE, type(uses[0].module).__name__)
     for use in uses:
-        if use.module in heads:
-            return "head", WHOLE, heads[use.module]
-    role, view, reason = _by_module(uses[0], parameter)
-    if ROLES[role] != "matrix":
-        return role, view, reason
-    _, rows, columns = logical_shape(view, tuple(parameter.shape))
-    if min(rows, columns) < 2:
-        return "vector", WHOLE, f"{rows} × {columns}: one row or column has no polar factor to use"
-    return role, view, reason
+        if use.module in heads and adapter_layout(use) is None:
+            return Finding("head", WHOLE, heads[use.module])
+    if sum(size != 1 for size in parameter.shape) < 2 and parameter.ndim > 2:
+        role = "scalar" if parameter.numel() == 1 else "vector"
+        if not isinstance(uses[0].module, CONVOLUTIONS):
+            return Finding(role, WHOLE, f"{_shape(parameter)}: one dimension that is not 1")
+    return _of_a_matrix(uses[0], beside)
 
 
-def _by_module(use: Use, parameter: Tensor) -> tuple[str, View, str]:
-    """Role, view and reason from the type of the module that holds the parameter."""
-    module, kind = use.module, type(use.module).__name__
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        if module.groups > 1:
-            return "other", WHOLE, f"{kind} of {module.groups} groups"
-        return "convolution", FLATTEN, f"{kind}: outputs × (inputs · taps)"
-    if parameter.ndim > 2:
-        return "other", WHOLE, f"{parameter.ndim}-D parameter of {kind}, layout unknown"
-    if isinstance(module, nn.Linear):
-        return "hidden matrix", WHOLE, kind
-    if isinstance(module, nn.MultiheadAttention) and use.attribute == "in_proj_weight":
-        return "hidden matrix", split(3), f"{kind}: query, key and value in one"
-    gates = next((count for type_, count in GATES.items() if isinstance(module, type_)), 1)
-    if gates > 1 and parameter.shape[0] % gates == 0 and not use.attribute.startswith("weight_hr"):
-        return "hidden matrix", split(gates), f"{kind}: {gates} gates in one"
-    if kind == "Conv1D" and getattr(module, "nf", None) == parameter.shape[1]:
-        if parameter.shape[1] == 3 * parameter.shape[0]:
-            return "hidden matrix", split(3, transpose=True), f"{kind}: query, key and value in one"
-        return "hidden matrix", {**WHOLE, "transpose": True}, f"{kind}: stored (inputs, outputs)"
-    if isinstance(module, nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase):
-        return "hidden matrix", WHOLE, kind
-    return "unknown matrix", WHOLE, f"2-D parameter of {kind}, a type not known here"
+def _of_few_dimensions(use: Use) -> Finding:
+    """A parameter of no or one dimension."""
+    parameter = use.parameter
+    weight = getattr(use.module, "weight", None) is parameter
+    if parameter.ndim == 1 and weight and isinstance(use.module, nn.Linear | nn.Embedding):
+        return Finding("vector", WHOLE, FLATTENED)
+    role = "scalar" if parameter.numel() == 1 else "vector"
+    return Finding(role, WHOLE, f"{parameter.ndim}-D")
 
 
-def _override(found: list[Assignment], roles: Mapping[str, str]) -> list[Assignment]:
-    """Apply the user's patterns; the first that matches wins."""
-    matched: set[str] = set()
-    result = []
-    for assignment in found:
-        for pattern, role in roles.items():
-            if fnmatch.fnmatchcase(assignment.name, pattern):
-                matched.add(pattern)
-                result.append(_reassign(assignment, pattern, role))
-                break
-        else:
-            result.append(assignment)
-    for pattern in roles:
-        if pattern not in matched:
-            raise ValueError(
-                f"roles: the pattern {pattern!r} matches no trainable parameter that an earlier "
-                f"pattern has not taken; there are {', '.join(a.name for a in found[:5])}, …"
-            )
-    return result
+def _of_a_matrix(use: Use, beside: Mapping[int, Finding]) -> Finding:
+    """What module and neighbours say; a vector where no logical matrix has two rows and columns."""
+    finding = by_module(use)
+    if finding.role in VAGUE:
+        finding = beside.get(id(use.parameter), finding)
+    if finding.role in NO_MATRIX or finding.role in TABLES:
+        return finding
+    try:
+        shapes = logical_shapes(finding.view, tuple(use.parameter.shape))
+    except ValueError as error:
+        return Finding("other", WHOLE, f"not what its module should hold: {error}")
+    if all(min(shape) < 2 for shape in shapes):
+        rows, columns = shapes[0] if shapes else (0, 0)
+        reason = f"{rows} × {columns}: one row or column has no polar factor to use"
+        return Finding("vector", WHOLE, reason)
+    return finding
 
 
-def _reassign(assignment: Assignment, pattern: str, role: str) -> Assignment:
-    """The assignment with the user's role, checked against its shape."""
-    if role not in ROLES:
-        raise ValueError(f"roles: {pattern!r} must be one of {', '.join(ROLES)}, got {role!r}")
-    shape = tuple(assignment.parameter.shape)
-    view = assignment.view
-    if ROLES[role] == "matrix" and len(shape) != 2 and view["kind"] == "whole":
-        if role != "convolution" or len(shape) < 3:
-            raise ValueError(
-                f"roles: {pattern!r} makes {assignment.name} of shape {shape} a {role}, "
-                "which needs two dimensions"
-            )
-        view = FLATTEN
-    return replace(assignment, role=role, view=view, reason=f"roles[{pattern!r}]")
+def _decide(
+    uses: list[Use], finding: Finding, told: Told | None, policy: Policy, per_head: bool
+) -> Assignment:
+    """The assignment of one parameter: what was found, the user's word, and the policy's rule."""
+    use, (role, view, reason, by_head) = uses[0], finding
+    shape = tuple(use.parameter.shape)
+    options: dict[str, Any] = {}
+    if per_head and by_head is not None and (told is None or not told.says_what):
+        role, view, reason = "attention heads", by_head, f"{reason}; one matrix for each head"
+    if told is not None:
+        role, view, reason = told.role or role, told.view or view, f"roles[{told.pattern}]"
+        options = dict(told.options)
+    entry = copy.deepcopy(dict(policy.entries.get(role, {"rule": "adamw"})))
+    rule = options.pop("rule", entry.pop("rule"))
+    if rule == "adamw":
+        entry = {}
+    elif view == WHOLE and len(shape) > 2:
+        stacked = "expert" in role or role in TABLES
+        view = experts() if stacked else FLATTEN if role == "convolution" else view
+    if rule == "matrix":
+        _check(use.name, shape, role, view, told)
+    return Assignment(use.name, use.parameter, role, view, reason, rule, {**entry, **options})
+
+
+def _check(
+    name: str, shape: tuple[int, ...], role: str, view: dict[str, Any], told: Told | None
+) -> None:
+    """Raise ValueError unless the parameter holds the matrices that its rule will step."""
+    try:
+        check(view, shape)
+    except ValueError as error:
+        blame = "" if told is None else f"roles: {told.pattern} makes "
+        needs = "which needs two dimensions" if view == WHOLE else str(error)
+        raise ValueError(f"{blame}{name} of shape {shape} a {role}, {needs}") from None
+
+
+def _shape(parameter: Tensor) -> str:
+    return " × ".join(map(str, parameter.shape))

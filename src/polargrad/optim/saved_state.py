@@ -1,0 +1,101 @@
+"""Saved states: checked against the parameters before they are loaded, and loaded as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from polargrad.geometry import geometry
+from polargrad.linalg.precision import working_dtype
+from polargrad.optim.group_options import named_parameters
+from polargrad.optim.matrix import BUFFER, buffer_dtype, geometry_state
+from polargrad.optim.vector import STATE
+
+__all__ = ["SKIPPED", "check_loadable", "migrate", "restore"]
+
+# The key of a saved group under which the number of skipped steps is kept.
+SKIPPED = "skipped_steps"
+
+
+def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Raise ValueError unless the state is one of parameters like those of the optimizer."""
+    mine = [(g["rule"], len(g["params"])) for g in optimizer.param_groups]
+    theirs = [(g.get("rule"), len(g["params"])) for g in state_dict["param_groups"]]
+    if mine != theirs:
+        raise ValueError(
+            f"state_dict has the groups (rule, parameters) {theirs}, this optimizer {mine}"
+        )
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        for (name, _), ours, view in zip(
+            named_parameters(group), group["views"], saved["views"], strict=True
+        ):
+            if ours != view:
+                raise ValueError(
+                    f"state_dict is of another model or other roles: parameter {name} has the "
+                    f"view {view} there, {ours} here"
+                )
+    for saved_id, _, saved, place, (name, parameter) in _members(optimizer, state_dict):
+        expected = _shapes(saved, place, parameter)
+        for key, value in state_dict["state"].get(saved_id, {}).items():
+            if not isinstance(value, Tensor) or key not in expected:
+                continue
+            if tuple(value.shape) != expected[key]:
+                raise ValueError(
+                    f"state_dict is of another model: {key} of parameter {name} has shape "
+                    f"{tuple(value.shape)}, that of the parameter here {expected[key]}"
+                )
+
+
+def _shapes(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shapes that the state of a parameter has."""
+    shape = tuple(parameter.shape)
+    if group["rule"] == "adamw":
+        return dict.fromkeys(STATE, shape)
+    form = geometry(group.get("geometry", "spectral"))
+    own = geometry_state(form, parameter.detach().to("meta"), group["views"][place])
+    return {BUFFER: shape} | {key: tuple(value.shape) for key, value in own.items()}
+
+
+def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Undo what torch does to a loaded state: it casts to the dtype of the parameter.
+
+    Momentum takes the dtype that the optimizer gives it; the state of a geometry and the moments of
+    AdamW that of the parameter, float32 at least.
+    """
+    for saved_id, group, _, _, (_, parameter) in _members(optimizer, state_dict):
+        for key, value in state_dict["state"].get(saved_id, {}).items():
+            if key == "step" and not isinstance(value, Tensor):  # as old versions of torch saved it
+                value = torch.tensor(float(value))
+            if not isinstance(value, Tensor):
+                continue
+            dtype = value.dtype
+            if group["rule"] == "matrix" and key == BUFFER:
+                dtype = buffer_dtype(group, parameter)
+            elif key != "step" and dtype.is_floating_point:
+                dtype = working_dtype(parameter.dtype)
+            value = value.to(parameter.device, dtype, copy=True)
+            # torch's fused kernel is wrong for moments that are not (see vector.py).
+            plain = key in STATE and group["rule"] == "adamw"
+            optimizer.state[parameter][key] = value.contiguous() if plain else value
+
+
+def migrate(group: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Complete a loaded group: what an older version did not have is as in this optimizer."""
+    for key, value in defaults.items():
+        group.setdefault(key, value)
+    if group.get("magnitude") == "nuclear":  # the dual norm of what was the only norm
+        group["magnitude"] = "dual_norm"
+
+
+def _members(
+    optimizer: Optimizer, state_dict: dict[str, Any]
+) -> Iterator[tuple[int, dict[str, Any], dict[str, Any], int, tuple[str, Tensor]]]:
+    """Saved identifier, group, saved group, position in it, and name with parameter, in order."""
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        named = named_parameters(group)
+        for place, (saved_id, pair) in enumerate(zip(saved["params"], named, strict=True)):
+            yield saved_id, group, saved, place, pair
