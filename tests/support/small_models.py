@@ -1,5 +1,7 @@
 """Small models of every kind, in plain torch and from transformers."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -88,3 +90,128 @@ def gpt2():
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=8, **ends)
     )
+
+
+def mixtral(layers=1):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=32,
+            hidden_size=8,
+            intermediate_size=12,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+        )
+    )
+
+
+def vit():
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(
+        ViTConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            image_size=8,
+            patch_size=4,
+            num_labels=5,
+        )
+    )
+
+
+def resnet():
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    return ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=3
+        )
+    )
+
+
+def lora():
+    """Adapters in attention and on the embedding, and a copy of the head that is trained whole."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=2, target_modules=["q_proj", "v_proj", "embed_tokens"], modules_to_save=["lm_head"]
+    )
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(qwen2(), config)
+
+
+def encoder(layers=1):
+    """torch's own encoder, with query, key and value in one parameter."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+    return nn.ModuleDict(
+        {
+            "tokens": nn.Embedding(20, 8),
+            "encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+            "head": nn.Linear(8, 3),
+        }
+    )
+
+
+class Convolutions(nn.Module):
+    """Convolutions of one and three dimensions, and (C, 1, 1) scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.sound = nn.Conv1d(2, 4, 3)
+        self.volume = nn.Conv3d(4, 6, 2)
+        self.scale = nn.Parameter(torch.ones(6, 1, 1))
+        self.places = nn.Parameter(torch.zeros(1, 5, 6))
+        self.temperature = nn.Parameter(torch.ones(1))
+        self.head = nn.Linear(6, 3)
+
+
+class Mixture(nn.Module):
+    """A mixture of experts in plain torch, its experts in stacks, as training frameworks do."""
+
+    class Experts(nn.Module):
+        def __init__(self, count, width, inner):
+            super().__init__()
+            self.first = nn.Parameter(torch.randn(count, width, inner))
+            self.second = nn.Parameter(torch.randn(count, inner, width))
+            self.first_bias = nn.Parameter(torch.zeros(count, inner))
+
+    class Layer(nn.Module):
+        def __init__(self, count, width, inner):
+            super().__init__()
+            self.choose = nn.Linear(width, count, bias=False)
+            self.experts = Mixture.Experts(count, width, inner)
+
+    def __init__(self, count=3, width=6, inner=8):
+        super().__init__()
+        self.tokens = nn.Embedding(10, width)
+        self.layers = nn.ModuleList(Mixture.Layer(count, width, inner) for _ in range(2))
+        self.head = nn.Linear(width, 10)
+
+
+class ListedMixture(nn.Module):
+    """A mixture of experts in plain torch, each expert a gated feed-forward part of its own."""
+
+    class Expert(nn.Module):
+        def __init__(self, width, inner):
+            super().__init__()
+            self.a = nn.Linear(width, inner, bias=False)
+            self.b = nn.Linear(inner, width, bias=False)
+            self.c = nn.Linear(width, inner, bias=False)
+
+    class Layer(nn.Module):
+        def __init__(self, count, width, inner):
+            super().__init__()
+            self.choose = nn.Linear(width, count, bias=False)
+            self.experts = nn.ModuleList(ListedMixture.Expert(width, inner) for _ in range(count))
+
+    def __init__(self, count=3, width=6, inner=8):
+        super().__init__()
+        self.layers = nn.ModuleList(ListedMixture.Layer(count, width, inner) for _ in range(2))
+        self.head = nn.Linear(width, 10)

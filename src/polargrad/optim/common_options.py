@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, get_type_hints
 
 import torch
 from torch import Tensor
 
-__all__ = ["EngineOptions", "PolarOptions"]
+__all__ = ["EngineOptions", "PolarOptions", "point"]
 
 
 class EngineOptions(TypedDict, total=False):
@@ -35,3 +36,31 @@ class PolarOptions(EngineOptions, total=False):
     method: Any
     tol: float | None
     compute_dtype: torch.dtype | str | None
+
+
+def point(preset: object, allowed: type, options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """The point of the engine's space that a preset is: its own options, and those handed on.
+
+    Args:
+        preset: whose name a message bears.
+        allowed: ``EngineOptions`` or ``PolarOptions``.
+        options: what the user gave beside the preset's own arguments.
+        **own: what the preset decides.
+
+    Raises:
+        TypeError: for an option that the preset decides itself, or that it has not.
+
+    Example:
+        >>> point("SignSGD", EngineOptions, {"foreach": False}, magnitude="unit")
+        {'magnitude': 'unit', 'foreach': False}
+    """
+    name = preset if isinstance(preset, str) else type(preset).__name__
+    known = get_type_hints(allowed)
+    for key, value in options.items():
+        if key in own:
+            raise TypeError(f"{name} decides {key} itself ({own[key]!r}), got {key}={value!r}")
+        if key not in known:
+            raise TypeError(
+                f"{name} has no option {key!r}; beside its own there are {', '.join(known)}"
+            )
+    return {**own, **options}

@@ -217,6 +217,7 @@ class MatrixOptimizer(Optimizer):
         if not isinstance(group["params"], Tensor):
             group["params"] = list(group["params"])  # a generator is read once
         present = {id(p) for g in self.param_groups for p in g["params"]}
+        names = {name for g in self.param_groups for name in g.get("param_names", ())}
         of_matrices = [key for key in self.defaults if key not in OF_EVERY_RULE]
         groups = split_by_rule(group, self._vector_defaults, of_matrices)
         for new in groups:
@@ -226,10 +227,13 @@ class MatrixOptimizer(Optimizer):
             for name, parameter in named:
                 if id(parameter) in present:
                     raise ValueError(f"parameter {name} appears more than once")
+                if name in names:
+                    raise ValueError(f"the name {name} is given to two parameters of the optimizer")
                 present.add(id(parameter))
             check_group(new, named)
             if self.shared_lr:
-                share_lr(new, self.defaults["lr"])
+                base = self.defaults["lr"]
+                share_lr(new, base, self.param_groups[0]["lr"] if self.param_groups else base)
         for new in groups:
             super().add_param_group(new)
 

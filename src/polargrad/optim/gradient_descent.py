@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["GradientDescent"]
@@ -60,11 +60,15 @@ class GradientDescent(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry="frobenius",
-            magnitude="dual_norm",
-            momentum=momentum,
-            momentum_form=momentum_form,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry="frobenius",
+                magnitude="dual_norm",
+                momentum=momentum,
+                momentum_form=momentum_form,
+                nesterov=nesterov,
+                weight_decay=weight_decay,
+            ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -74,6 +75,10 @@ def split_by_rule(
         ValueError: for a vector without ``vector_lr``, or a parameter of an unknown layout.
     """
     named = named_parameters(group)
+    counts = Counter(name for name, _ in named)
+    twice = next((name for name in counts if counts[name] > 1), None)
+    if twice is not None:
+        raise ValueError(f"the name {twice} is given to two parameters, and names must differ")
     rest = {key: value for key, value in group.items() if key not in ("params", "param_names")}
     if "rule" in group:
         if group["rule"] not in RULES:
@@ -280,8 +285,13 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
         )
 
 
-def share_lr(group: dict[str, Any], base: float | Tensor) -> None:
+def share_lr(group: dict[str, Any], base: float | Tensor, now: float | Tensor) -> None:
     """Keep the common learning rate in a group, and the ratio of its own to that beside it.
+
+    Args:
+        group: with a learning rate of its own.
+        base: the common one, of before any schedule.
+        now: the common one as it stands.
 
     Raises:
         ValueError: if the common one is zero, of which no other is a multiple.
@@ -289,7 +299,7 @@ def share_lr(group: dict[str, Any], base: float | Tensor) -> None:
     if not float(base):
         raise ValueError(f"shared_lr=True needs lr above 0, got {base}")
     group["lr_scale"] = float(group["lr"]) / float(base)
-    group["lr"] = base
+    group["lr"] = now
     if group["rule"] == "matrix":
         group["base_lr"] = float(base)
 

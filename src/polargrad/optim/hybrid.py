@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import PolarOptions
+from polargrad.optim.common_options import PolarOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["HybridPolarGrad"]
@@ -76,10 +76,14 @@ class HybridPolarGrad(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry={"name": "centred", "inner": geometry} if centred else geometry,
-            magnitude="dual_norm",
-            exponent=exponent,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                PolarOptions,
+                options,
+                geometry={"name": "centred", "inner": geometry} if centred else geometry,
+                magnitude="dual_norm",
+                exponent=exponent,
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

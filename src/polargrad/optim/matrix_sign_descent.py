@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import PolarOptions
+from polargrad.optim.common_options import PolarOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["MatrixSignDescent"]
@@ -56,5 +56,14 @@ class MatrixSignDescent(MatrixOptimizer):
         **options: Unpack[PolarOptions],
     ) -> None:
         super().__init__(
-            params, lr, magnitude="unit", momentum=momentum, weight_decay=weight_decay, **options
+            params,
+            lr,
+            **point(
+                self,
+                PolarOptions,
+                options,
+                magnitude="unit",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

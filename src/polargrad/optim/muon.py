@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.linalg import NewtonSchulz
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["Muon"]
@@ -99,13 +99,17 @@ class Muon(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            momentum=momentum,
-            momentum_form=momentum_form,
-            nesterov=nesterov,
-            magnitude=ADJUSTMENTS[adjust_lr_fn],
-            weight_decay=weight_decay,
-            method=quintic if method is None else method,
-            tol=tol,
-            compute_dtype=compute_dtype,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                momentum=momentum,
+                momentum_form=momentum_form,
+                nesterov=nesterov,
+                magnitude=ADJUSTMENTS[adjust_lr_fn],
+                weight_decay=weight_decay,
+                method=quintic if method is None else method,
+                tol=tol,
+                compute_dtype=compute_dtype,
+            ),
         )

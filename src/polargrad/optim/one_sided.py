@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.geometry import Centred, Geometry, Spectral
-from polargrad.optim.common_options import PolarOptions
+from polargrad.optim.common_options import PolarOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["OneSidedPolarGrad"]
@@ -75,10 +75,14 @@ class OneSidedPolarGrad(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry=Centred(geometry) if centred else geometry,
-            magnitude="dual_norm",
-            exponent=exponent,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                PolarOptions,
+                options,
+                geometry=Centred(geometry) if centred else geometry,
+                magnitude="dual_norm",
+                exponent=exponent,
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

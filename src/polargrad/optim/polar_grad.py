@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import PolarOptions
+from polargrad.optim.common_options import PolarOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["PolarGrad"]
@@ -100,13 +100,17 @@ class PolarGrad(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            momentum=momentum,
-            momentum_form=momentum_form,
-            order=order,
-            nesterov=nesterov,
-            bias_correction=bias_correction,
-            magnitude="dual_norm",
-            weight_decay=weight_decay,
-            max_dual_norm=max_dual_norm,
-            **options,
+            **point(
+                self,
+                PolarOptions,
+                options,
+                momentum=momentum,
+                momentum_form=momentum_form,
+                order=order,
+                nesterov=nesterov,
+                bias_correction=bias_correction,
+                magnitude="dual_norm",
+                weight_decay=weight_decay,
+                max_dual_norm=max_dual_norm,
+            ),
         )

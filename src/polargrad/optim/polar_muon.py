@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import PolarOptions
+from polargrad.optim.common_options import PolarOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["PolarMuon"]
@@ -67,10 +67,14 @@ class PolarMuon(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            magnitude="dual_norm",
-            weight_decay=weight_decay,
-            max_dual_norm=max_dual_norm,
-            **options,
+            **point(
+                self,
+                PolarOptions,
+                options,
+                momentum=momentum,
+                nesterov=nesterov,
+                magnitude="dual_norm",
+                weight_decay=weight_decay,
+                max_dual_norm=max_dual_norm,
+            ),
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.geometry import Centred, LargestColumn, LargestRow
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["ColumnNorm", "RowNorm"]
@@ -63,11 +63,15 @@ class RowNorm(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry=Centred(LargestRow()) if centred else LargestRow(),
-            magnitude="dual_norm" if scaled else "unit",
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry=Centred(LargestRow()) if centred else LargestRow(),
+                magnitude="dual_norm" if scaled else "unit",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )
 
 
@@ -121,9 +125,13 @@ class ColumnNorm(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry=Centred(LargestColumn()) if centred else LargestColumn(),
-            magnitude="dual_norm" if scaled else "unit",
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry=Centred(LargestColumn()) if centred else LargestColumn(),
+                magnitude="dual_norm" if scaled else "unit",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

@@ -33,7 +33,7 @@ def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         for (name, _), ours, view in zip(
             named_parameters(group), group["views"], saved["views"], strict=True
         ):
-            if ours != view:
+            if _current(ours) != _current(view):
                 raise ValueError(
                     f"state_dict is of another model or other roles: parameter {name} has the "
                     f"view {view} there, {ours} here"
@@ -48,6 +48,11 @@ def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
                     f"state_dict is of another model: {key} of parameter {name} has shape "
                     f"{tuple(value.shape)}, that of the parameter here {expected[key]}"
                 )
+
+
+def _current(view: dict[str, Any]) -> dict[str, Any]:
+    """A view under today's name: the experts of version 0.1 were a stack."""
+    return {**view, "kind": "experts"} if view.get("kind") == "stack" else view
 
 
 def _shapes(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.geometry import Kronecker, OneSidedKronecker
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["Shampoo"]
@@ -75,10 +75,14 @@ class Shampoo(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry=geometry,
-            magnitude="dual_norm",
-            momentum=momentum,
-            bias_correction=bias_correction,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry=geometry,
+                magnitude="dual_norm",
+                momentum=momentum,
+                bias_correction=bias_correction,
+                weight_decay=weight_decay,
+            ),
         )

@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["SignSGD"]
@@ -59,9 +59,13 @@ class SignSGD(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry="max_entry",
-            magnitude="dual_norm" if scaled else "unit",
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry="max_entry",
+                magnitude="dual_norm" if scaled else "unit",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.geometry import RotatedDiagonal
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["SOAP"]
@@ -74,10 +74,14 @@ class SOAP(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            geometry=RotatedDiagonal(beta=betas[1], beta2=betas[1], eps=eps, refresh=refresh),
-            magnitude="dual_norm",
-            momentum=betas[0],
-            bias_correction=betas[0] > 0,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry=RotatedDiagonal(beta=betas[1], beta2=betas[1], eps=eps, refresh=refresh),
+                magnitude="dual_norm",
+                momentum=betas[0],
+                bias_correction=betas[0] > 0,
+                weight_decay=weight_decay,
+            ),
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.linalg import RandomizedSVD
-from polargrad.optim.common_options import EngineOptions
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["SSD"]
@@ -66,10 +66,14 @@ class SSD(MatrixOptimizer):
         super().__init__(
             params,
             lr,
-            method=RandomizedSVD(rank, oversampling, power_iterations, seed),
-            tol=None,
-            magnitude="dual_norm",
-            momentum=momentum,
-            weight_decay=weight_decay,
-            **options,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                method=RandomizedSVD(rank, oversampling, power_iterations, seed),
+                tol=None,
+                magnitude="dual_norm",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
         )

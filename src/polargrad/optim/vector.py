@@ -75,6 +75,7 @@ def _step(
         beta2=beta2,
         lr=group["lr"] * group["lr_scale"],
         weight_decay=group["weight_decay"],
-        eps=group["eps"],
+        # With 0 a zero gradient would be 0/0; the smallest number changes nothing else.
+        eps=max(group["eps"], torch.finfo(values[0].dtype).tiny),
         maximize=group["maximize"],
     )

@@ -92,6 +92,10 @@ def expert_layout(use: Use) -> Finding | None:
     (``is_transposed``) and whether gate and up are two blocks or take turns (``is_concatenated``).
     """
     module, p = use.module, use.parameter
+    if isinstance(module, nn.Linear) and from_transformers(use.parent):
+        if use.attribute != "weight" or "Router" not in type(use.parent).__name__:
+            return None
+        return Finding("router", WHOLE, f"{type(use.parent).__name__}: {use.child}")
     if not from_transformers(module):
         return None
     kind, count = type(module).__name__, getattr(module, "num_experts", None)
@@ -100,7 +104,9 @@ def expert_layout(use: Use) -> Finding | None:
         count = int(module.moe_num_experts)  # type: ignore[arg-type]
         down = use.attribute == "w2"
         role = "expert down" if down else "expert gate/up"
-        return Finding(role, split(count, each=TURNED if down else None), f"{kind}: {count}")
+        return Finding(
+            role, split(count, each=TURNED if down else None), f"{kind}: {count} experts"
+        )
     if not isinstance(count, int) or p.shape[0] != count:
         return None
     if p.ndim == 2 and use.attribute.endswith("bias"):

@@ -78,8 +78,11 @@ HIDDEN: dict[str, Entry] = dict.fromkeys(
     ),
     OWN,
 )
+# An average of gradients and its direction, whatever the optimizer itself does with its momentum.
+EMA: Entry = {"momentum_form": "ema", "order": "momentum-first", "nesterov": False}
 QDWH_MOMENTUM: Entry = {
     "rule": "matrix",
+    **EMA,
     "geometry": {"name": "spectral"},
     "magnitude": "dual_norm",
     "method": "qdwh",
@@ -92,6 +95,7 @@ def _symmetric(geometry: Mapping[str, Any], magnitude: str, *, centred: bool = F
     form = {"name": "centred", "inner": dict(geometry)} if centred else dict(geometry)
     return {
         "rule": "matrix",
+        **EMA,
         "geometry": form,
         "magnitude": magnitude,
         "weight_decay": 0.0,
