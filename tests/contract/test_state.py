@@ -205,14 +205,15 @@ class TestRefusals:
 
     def test_other_shapes(self, stepped, snapshot, equal):
         message = (
-            r"momentum_buffer of parameter number 1 has shape \(4, 2\), that of the parameter here \(2, 4\)"
+            r"momentum_buffer of parameter number 1 has shape \(4, 2\), "
+            r"that of the parameter here \(2, 4\)"
         )
         self.refused(
             stepped((3, 3), (2, 4)), stepped((3, 3), (4, 2)).state_dict(), message, snapshot, equal
         )
 
     def test_other_shapes_of_vectors(self, stepped, snapshot, equal):
-        message = r"exp_avg of parameter number 0 has shape \(4,\), that of the parameter here \(3,\)"
+        message = r"exp_avg of parameter number 0 has shape \(4,\), that of .* here \(3,\)"
         self.refused(
             stepped((3, 3), (3,)), stepped((3, 3), (4,)).state_dict(), message, snapshot, equal
         )

@@ -1,6 +1,7 @@
 """The table of what happens to each parameter."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import polargrad as pg
 from polargrad.linalg import QDWH
+from polargrad.optim.routing.views import experts, split
 
 
 def model():
@@ -135,9 +137,82 @@ def test_roles_are_taken_into_account():
     assert by_name(pg.explain(model(), roles={"3.weight": "head"}))["3.weight"].rule == "AdamW"
 
 
+def test_matrices_of_unequal_shapes_are_all_shown():
+    groups = [
+        {
+            "params": [nn.Parameter(torch.ones(8, 3)), nn.Parameter(torch.ones(2, 0, 5, 4))],
+            "rule": "matrix",
+            "views": [split([4, 2, 2]), experts()],
+        }
+    ]
+    rows = pg.explain(pg.PolarGrad(groups, lr=0.1, method="svd")).rows
+    assert [row.matrices for row in rows] == ["4×3 + 2 × 2×3", "none"]
+
+
+def test_each_method_that_the_shapes_of_one_parameter_choose_is_shown():
+    group = {"params": [nn.Parameter(torch.ones(66, 64))], "rule": "matrix"}
+    parts = [{**group, "views": [view]} for view in (split([64, 2]), split([64]), split([2]))]
+    parts[1]["params"], parts[2]["params"] = ([nn.Parameter(torch.ones(n, 64))] for n in (64, 2))
+    both, large, small = (
+        pg.explain(pg.PolarGrad([part], lr=0.1, tol=None)).rows[0].rule.removeprefix("nuclear × ")
+        for part in parts
+    )
+    assert both == (large if large == small else f"{large} / {small}")
+
+
+def test_a_group_of_its_own_is_shown_with_what_is_its_own():
+    lrs = {"embedding": 0.25, "head": 0.5}
+    m = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20))
+    groups = pg.param_groups(m, policy="symmetry-runs", lrs=lrs)
+    explanation = pg.explain(pg.PolarGrad(groups, lr=2.0, method="svd", weight_decay=0.01))
+    assert {row.name: (row.rule, row.lr, row.weight_decay) for row in explanation.rows} == {
+        "0.weight": ("unit × largest_row", 0.25, 0.0),
+        "1.weight": ("nuclear × svd", 2.0, 0.01),
+        "2.weight": ("unit × centred(largest_row)", 0.5, 0.0),
+        "1.bias": ("AdamW", 1e-3, 0.0),
+        "2.bias": ("AdamW", 1e-3, 0.0),
+    }
+    # 160 + 64 + 160 of 412 numbers, and 28 in biases.
+    assert explanation.totals == (
+        "nuclear × svd: 64 of 412 parameters, 16%",
+        "unit × largest_row: 160 of 412 parameters, 39%",
+        "unit × centred(largest_row): 160 of 412 parameters, 39%",
+        "AdamW: 28 of 412 parameters, 7%",
+        "matrix rule: 384 of 412 parameters, 93%",
+    )
+    assert str(explanation).endswith("\n".join(explanation.totals))
+
+
+def test_options_of_a_model_are_those_of_param_groups():
+    m = nn.ModuleList([nn.MultiheadAttention(8, 2)])
+    rows = by_name(pg.explain(m, per_head=True, policy={"attention heads": {"rule": "matrix"}}))
+    assert rows["0.in_proj_weight"].matrices == "6 × 4×8"
+    assert rows["0.out_proj.weight"].matrices == "2 × 8×4"
+
+
+def test_a_notebook_gets_a_table_that_no_name_can_break():
+    m = nn.ModuleDict({"<b>&": nn.Linear(3, 3), "out": nn.Linear(3, 2)})
+    explanation = pg.explain(m)
+    page = explanation._repr_html_()
+    root = ElementTree.fromstring(f"<div>{page}</div>")
+    cells = [[cell.text or "" for cell in row] for row in root.iter("tr")]
+    assert cells[0][:3] == ["parameter", "role", "matrices"]
+    assert [row[0] for row in cells[1:]] == [row.name for row in explanation.rows]
+    assert "<b>&.weight" in [row[0] for row in cells]
+    assert root.find("p").text == explanation.total
+
+
+def test_the_factor_of_a_shared_learning_rate_is_counted_in():
+    """``lr_scale`` multiplies what a loop writes into every group."""
+    optimizer = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.5, method="svd")
+    optimizer.param_groups[0]["lr_scale"] = 0.25
+    assert pg.explain(optimizer).rows[0].lr == 0.125
+
+
 def test_refuses_what_it_cannot_explain():
     w = nn.Parameter(torch.eye(3))
     with pytest.raises(TypeError, match="explain knows polargrad's optimizers, got SGD"):
         pg.explain(torch.optim.SGD([w], lr=0.1))
-    with pytest.raises(TypeError, match="roles are given to param_groups"):
-        pg.explain(pg.Muon([w]), roles={"*": "head"})
+    for option in ({"roles": {"*": "head"}}, {"policy": "muon"}, {"per_head": True}):
+        with pytest.raises(TypeError, match=f"{next(iter(option))} are given to param_groups"):
+            pg.explain(pg.Muon([w]), **option)

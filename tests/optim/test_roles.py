@@ -4,7 +4,7 @@ import collections
 
 import pytest
 import torch
-from small_models import GPT, Block, Classifier, LayerScale, TwoHeads, gpt2, qwen2
+from small_models import GPT, Block, Classifier, LayerScale, TwoHeads, gpt2, qwen2, resnet
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -14,6 +14,7 @@ from polargrad.optim.routing.roles import ROLES
 
 HIDDEN, HEAD, EMBEDDING, TIED = "hidden matrix", "head", "embedding", "tied embedding"
 CONVOLUTION, VECTOR, OTHER = "convolution", "vector", "other"
+FUSED, GATED, DOWN = "fused QKV", "gate/up", "down"
 SPLIT_3 = {"kind": "split", "parts": 3}
 SPLIT_4 = {"kind": "split", "parts": 4}
 FLATTEN = {"kind": "flatten"}
@@ -23,12 +24,12 @@ TRANSPOSED = {"kind": "whole", "transpose": True}
 def roles(model):
     """Role, and view where it is not the whole matrix, of each parameter of two dimensions or more.
 
-    All others must be vectors.
+    All others must be vectors and scalars.
     """
     table = {}
     for a in assign(model):
         if a.parameter.ndim < 2:
-            assert a.role == VECTOR
+            assert a.role == ("scalar" if a.parameter.numel() == 1 else VECTOR)
         else:
             table[a.name] = a.role if a.view == {"kind": "whole"} else (a.role, a.view)
     return table
@@ -43,10 +44,11 @@ GPT_BLOCKS = {**block("blocks.0"), **block("blocks.1")}
 QWEN2 = {
     "model.embed_tokens.weight": EMBEDDING,
     **{
-        f"model.layers.0.{part}.weight": HIDDEN
-        for part in (
-            *(f"self_attn.{x}_proj" for x in "qkvo"),
-            *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
+        f"model.layers.0.{part}.weight": role
+        for part, role in (
+            *((f"self_attn.{x}_proj", HIDDEN) for x in "qkvo"),
+            *((f"mlp.{x}_proj", GATED) for x in ("gate", "up")),
+            ("mlp.down_proj", DOWN),
         )
     },
 }
@@ -120,7 +122,7 @@ GOLDEN = {
         {
             "transformer.wte.weight": TIED,
             "transformer.wpe.weight": EMBEDDING,
-            "transformer.h.0.attn.c_attn.weight": (HIDDEN, {**SPLIT_3, "transpose": True}),
+            "transformer.h.0.attn.c_attn.weight": (FUSED, {**SPLIT_3, "transpose": True}),
             "transformer.h.0.attn.c_proj.weight": (HIDDEN, TRANSPOSED),
             "transformer.h.0.mlp.c_fc.weight": (HIDDEN, TRANSPOSED),
             "transformer.h.0.mlp.c_proj.weight": (HIDDEN, TRANSPOSED),
@@ -131,7 +133,7 @@ GOLDEN = {
             nn.TransformerEncoderLayer(8, 2, 16), 1, enable_nested_tensor=False
         ),
         {
-            "layers.0.self_attn.in_proj_weight": (HIDDEN, SPLIT_3),
+            "layers.0.self_attn.in_proj_weight": (FUSED, SPLIT_3),
             "layers.0.self_attn.out_proj.weight": HIDDEN,
             "layers.0.linear1.weight": HIDDEN,
             "layers.0.linear2.weight": HIDDEN,
@@ -143,8 +145,8 @@ GOLDEN = {
             "q_proj_weight": HIDDEN,
             "k_proj_weight": HIDDEN,
             "v_proj_weight": HIDDEN,
-            "bias_k": OTHER,
-            "bias_v": OTHER,
+            "bias_k": VECTOR,
+            "bias_v": VECTOR,
             "out_proj.weight": HIDDEN,
         },
     ),
@@ -205,7 +207,7 @@ GOLDEN = {
     ),
     "LayerScale": (
         LayerScale,
-        {"gamma": OTHER, "convolution.weight": (CONVOLUTION, FLATTEN), "head.weight": HEAD},
+        {"gamma": VECTOR, "convolution.weight": (CONVOLUTION, FLATTEN), "head.weight": HEAD},
     ),
     "classifier": (
         lambda: nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 8), nn.Linear(8, 3)),
@@ -278,6 +280,7 @@ def test_every_trainable_parameter_has_one_role(name):
     assigned = collections.Counter(id(a.parameter) for a in assign(model))
     assert assigned == collections.Counter(id(p) for p in model.parameters() if p.requires_grad)
     assert all(a.role in ROLES for a in assign(model))
+    assert all(a.rule in ("matrix", "adamw") for a in assign(model))
     names = {id(p): n for n, p in model.named_parameters()}
     assert all(a.name == names[id(a.parameter)] for a in assign(model))
 
@@ -375,3 +378,37 @@ def test_fsdp1_is_refused_with_the_remedy():
     model.weight = FlatParameter(torch.zeros(9))
     with pytest.raises(ValueError, match=r"weight is a FlatParameter.*fully_shard"):
         pg.param_groups(model)
+
+
+def test_a_weight_that_was_flattened_is_refused_with_the_remedy():
+    """Beside matrices that are still there it would go to AdamW in silence."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2))
+    model[0].weight = nn.Parameter(model[0].weight.detach().flatten())
+    with pytest.raises(ValueError, match=r"0\.weight of shape \(20,\) .* fully_shard"):
+        pg.param_groups(model)
+    assert "flattened" in {a.name: a.reason for a in assign(model)}["0.weight"]
+    pg.param_groups(model, roles={"0.weight": "vector"})
+
+
+def test_a_scale_without_a_matrix_behind_it_is_no_flattened_weight():
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(4, 6), dim=None), nn.Linear(6, 6), nn.LayerNorm(6)
+    )
+    scales = [a for a in assign(model) if a.parameter.ndim < 2]
+    assert {a.role for a in scales} == {"vector", "scalar"}
+    pg.param_groups(model)
+
+
+def test_a_module_between_a_layer_and_its_place_changes_nothing():
+    """Compiled, checkpointed and adapted layers stay what they are in their attention."""
+    model = qwen2()
+    attention = model.model.layers[0].self_attn
+    attention.q_proj = torch.compile(attention.q_proj, backend="eager")
+    reasons = {a.name: a.reason for a in assign(model)}
+    assert reasons["model.layers.0.self_attn.q_proj._orig_mod.weight"] == "Qwen2Attention: q_proj"
+
+
+def test_classifiers_of_transformers_declare_their_labels():
+    """Three labels are no input of the convolution that takes three colours."""
+    found = {a.name: a for a in assign(resnet())}
+    assert found["classifier.1.weight"].reason == "its 3 outputs are the model's labels"

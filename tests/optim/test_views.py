@@ -19,9 +19,6 @@ from polargrad.optim.routing.views import (
     experts,
     heads,
     interleaved,
-    join,
-    logical_matrices,
-    logical_shape,
     logical_shapes,
     regions,
     split,
@@ -126,9 +123,6 @@ def test_a_matrix_goes_back_where_it_came_from(case, layout):
         assert tuple(new.shape) == region.shape
         region.tensor.copy_(new.reshape(region.tensor.shape))
     assert torch.equal(x, wanted)
-    parts = logical_matrices(view, x)
-    if parts:
-        assert torch.equal(join(view, parts, x.shape), x)
 
 
 @any_case
@@ -137,7 +131,6 @@ def test_the_shapes_need_no_memory(case):
     view, shape = case
     shapes = [region.shape for region in regions(view, torch.zeros(shape))]
     assert logical_shapes(view, shape) == shapes
-    assert logical_shape(view, shape)[0] == len(shapes)
     check(view, shape)
     assert json.loads(json.dumps(view)) == view  # plain data, saved with the state
 
@@ -198,7 +191,7 @@ def separate():
 def test_which_entries_a_part_holds(name):
     view, shape, parts = separate()[name]
     x = numbered(*shape)
-    found, expected = logical_matrices(view, x), parts(x)
+    found, expected = [region.matrix() for region in regions(view, x)], parts(x)
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 

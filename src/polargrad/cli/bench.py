@@ -133,8 +133,8 @@ class BenchStep:
     scopes: Annotated[tuple[str, ...] | None, SCOPES] = None
     """What is stepped: matrices, vectors (with embeddings and heads, by AdamW), or all of both."""
     layers: Annotated[int | None, LAYERS] = None
-    """Step at most so many of a model's equal blocks, and multiply their time. On two cores give 1:
-    all blocks of qwen2-0.5b take some 25 GB and an hour."""
+    """Step at most so many of a model's equal blocks, and multiply their time: enough for large
+    matrices, less so for lora-rank-16. All of qwen2-0.5b takes some 25 GB of memory."""
     candidates: Annotated[tuple[str, ...] | None, CANDIDATES] = None
     """polargrad, muon, muon-quintic, adamw, adamw-rule, torch-muon, torch-adamw, muon-optimizer,
     dion, pytorch-optimizer or emerging-optimizers. hand-loop and torch-adamw-foreach, which the

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polargrad.experiments.bench_results import Row, by, pareto_front, points
+from polargrad.experiments.bench_results import pareto_front, points
+from polargrad.experiments.bench_tables import Row, by
 from polargrad.records import require
 from polargrad.records.figures import COLOURS, STYLE, save_png
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,18 +22,17 @@ from polargrad.experiments.bench_peers import (
     peers,
     run_foreign,
 )
-from polargrad.experiments.bench_results import Row, calibration, write_csv
+from polargrad.experiments.bench_results import COLUMNS, calibration
 from polargrad.experiments.bench_rounds import quartiles, ratio, time_in_rounds
-from polargrad.experiments.quadratic_results import PROVENANCE, write_json
-from polargrad.records import RecordWriter, RunFolder, provenance
+from polargrad.experiments.bench_run import CSV, RunSettings, finished, run_cases, summary
+from polargrad.experiments.bench_tables import Row, write_csv
+from polargrad.experiments.quadratic_results import write_json
 
-RECORDS = "results.jsonl"
-CSV = "results.csv"
 CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings:
+class BenchSettings(RunSettings):
     """What is measured, and how carefully.
 
     Args:
@@ -49,12 +42,10 @@ class BenchSettings:
         tolerances: asked of the planner and of methods that take one.
         dtypes: of the matrices.
         methods: of ours: "auto", names, or descriptions as JSON; empty for all.
-        threads: of every candidate; None for torch's own number.
-        repetitions: rounds of a case.
-        budget: seconds for the rounds of a case; a slow candidate is in fewer rounds.
         bfloat16: measure Muon's quintic in bfloat16 too.
-        device: of everything but the peers in processes of their own, which use the processor.
-        seed: of the matrices.
+
+    The device is that of everything but the peers in processes of their own, which use the
+    processor. For the other arguments see :class:`~polargrad.experiments.bench_run.RunSettings`.
 
     Raises:
         ValueError: for whatever of it can't be measured.
@@ -65,17 +56,11 @@ class BenchSettings:
     tolerances: tuple[float, ...] = (0.3, 0.1, 0.01)
     dtypes: tuple[str, ...] = ("float32",)
     methods: tuple[str, ...] = ()
-    threads: int | None = None
-    repetitions: int = 15
-    budget: float = 60.0
     bfloat16: bool = False
-    device: str = "cpu"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shapes", "spectra", "dtypes"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} must name at least one")
+        super().__post_init__()
+        self._require_some("shapes", "spectra", "dtypes")
         unknown = [dtype for dtype in self.dtypes if dtype not in DTYPES]
         if unknown:
             raise ValueError(f"a dtype must be one of {', '.join(DTYPES)}, got {unknown[0]!r}")
@@ -84,16 +69,6 @@ class BenchSettings:
                 raise ValueError(f"a tolerance must lie in (0, 1), got {tol}")
         for word in self.methods:
             parse_method(word)
-        for name in ("threads", "repetitions"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0.0 < self.budget < float("inf"):
-            raise ValueError(f"budget must be a positive number of seconds, got {self.budget}")
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu or cuda, got {self.device!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is 'cuda', which this torch does not see")
         _ = self.cases  # shapes and spectra are refused here rather than after an hour
 
     @property
@@ -139,43 +114,21 @@ def bench_polar(
     Raises:
         RunFolderError: if ``out`` is not free.
     """
-    data = {"experiment": "bench polar", **asdict(settings)}
-    say = say or partial(print, file=sys.stderr, flush=True)
-    folder = RunFolder.claim(out, data, overwrite=overwrite).path
-    rows: list[Row] = []
-    with _threads(settings.threads), RecordWriter(folder / RECORDS) as records:
-        where = {**provenance(), **_further_provenance(settings.device)}
-        write_json(folder / PROVENANCE, where)
-        for number, case in enumerate(settings.cases, start=1):
-            say(f"{number}/{len(settings.cases)} {case}")
-            for row in measure(case, settings):
-                records.write(row)
-                rows.append(row)
-    write_csv(folder / CSV, rows)
+    folder, rows, where = run_cases(
+        out,
+        {"experiment": "bench polar", **asdict(settings)},
+        settings.cases,
+        partial(measure, settings=settings),
+        settings=settings,
+        packages=FOREIGN.values(),
+        overwrite=overwrite,
+        say=say,
+    )
+    write_csv(folder / CSV, rows, COLUMNS)
     if calibrate:
         write_json(folder / CALIBRATION, calibration(rows, settings.tolerances, where))
     draw(rows, folder / FIGURE)
     return rows
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Let torch use so many threads, for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if number is None else number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _further_provenance(device: str) -> dict[str, str]:
-    """The device, and the versions of the peers that are installed."""
-    found = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
-    for package in FOREIGN.values():
-        if importlib.util.find_spec(package):
-            found[package] = metadata.version(package)
-    return found
 
 
 def measure(case: Case, settings: BenchSettings) -> list[Row]:
@@ -198,7 +151,7 @@ def measure(case: Case, settings: BenchSettings) -> list[Row]:
             # A method that does not take this matrix must not cost the results of the others.
             skipped[label] = " ".join(str(error).split())
     times = time_in_rounds(
-        {label: partial(_finished, functions[label], A) for label in errors},
+        {label: partial(finished, functions[label], A, device=settings.device) for label in errors},
         repetitions=settings.repetitions,
         budget=settings.budget,
     )
@@ -218,13 +171,6 @@ def measure(case: Case, settings: BenchSettings) -> list[Row]:
     ]
 
 
-def _finished(function: Callable[[Tensor], Tensor], A: Tensor) -> None:
-    """Call and wait for the device."""
-    function(A)
-    if A.is_cuda:
-        torch.cuda.synchronize()
-
-
 def _head(case: Case, label: str, *, origin: str, process: str) -> Row:
     shape = case.shape
     return {
@@ -242,17 +188,6 @@ def _head(case: Case, label: str, *, origin: str, process: str) -> Row:
     }
 
 
-def _summary(times: list[float]) -> Row:
-    lower, median, upper = quartiles(times)
-    return {
-        "milliseconds": median,
-        "lower_quartile": lower,
-        "upper_quartile": upper,
-        "repetitions": len(times),
-        "rounds": times,
-    }
-
-
 def _row(
     case: Case,
     label: str,
@@ -264,7 +199,7 @@ def _row(
     ours = label in described
     row = _head(case, label, origin="ours" if ours else "peer", process="same")
     row["method"] = method_data(described[label]) if ours else None
-    row.update(_summary(times[label]))
+    row.update(summary(times[label]))
     for name, reference in (("svd", SVD_PEER), ("quintic", QUINTIC_PEER)):
         median, better = ratio(times[label], times[reference])
         row.update({f"over_{name}": median, f"over_{name}_better_quartile": better})
@@ -288,7 +223,7 @@ def _foreign_row(
         threads=torch.get_num_threads(),
     )
     row = {**_head(case, label, origin="peer", process="separate"), "method": None}
-    row.update(_summary(own))
+    row.update(summary(own))
     for name, reference in (("svd", SVD_PEER), ("quintic", QUINTIC_PEER)):
         _, median, _ = quartiles(times[reference])
         row[f"over_{name}"] = row["milliseconds"] / median
@@ -304,9 +239,3 @@ def _skipped_row(case: Case, label: str, reason: str, peer: bool) -> Row:
         process="separate" if label in FOREIGN else "same",
     )
     return {**head, "skipped": reason}
-
-
-def with_changes(settings: BenchSettings, **changes: Any) -> BenchSettings:
-    """Return the settings with the changes that are not None."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(settings, **given)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from polargrad.experiments.bench_cases import DTYPES
 from polargrad.experiments.bench_errors import ERRORS
-from polargrad.records import write_atomically
-
-Row = dict[str, Any]
+from polargrad.experiments.bench_tables import Row, aligned, by, left_out
 
 COLUMNS = (
     "dtype",
@@ -44,15 +39,6 @@ COLUMNS = (
 CONVERGED = 100.0
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write the rows without their single measurements; what a row does not have is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text: a block for each case, the fastest first, and what was left out."""
     blocks = []
@@ -60,26 +46,9 @@ def table(rows: Sequence[Row]) -> str:
         measured = sorted(
             (row for row in block if not row["skipped"]), key=lambda row: row["milliseconds"]
         )
-        cells = [HEADS, *(_cells(row) for row in measured)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(HEADS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        ]
+        lines = aligned([HEADS, *(_cells(row) for row in measured)])
         blocks.append("\n".join([" ".join(title), *lines]))
-    left_out: dict[str, list[str]] = {}
-    for row in rows:
-        if row["skipped"]:
-            cases = left_out.setdefault(f"{row['label']}: {row['skipped']}", [])
-            cases.append(f"{row['dtype']} {row['shape']} {row['spectrum']}")
-    everywhere = len(blocks)
-    notes = [
-        f"left out: {what}" + ("" if len(cases) == everywhere else f" ({', '.join(cases)})")
-        for what, cases in left_out.items()
-    ]
+    notes = left_out(rows, "dtype", "shape", "spectrum")
     if any(row["process"] == "separate" and not row["skipped"] for row in rows):
         notes.append("*: timed afterwards, in a process of its own; ratios are those of medians")
     notes.append(
@@ -113,14 +82,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row['over_quintic']:.2f}",
         *(f"{row[error]:.1e}" for error in ERRORS),
     )
-
-
-def by(rows: Iterable[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]:
-    """Return the rows in groups of equal values of the keys, in order of first appearance."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
-    return groups
 
 
 def calibration(

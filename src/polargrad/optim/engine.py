@@ -330,9 +330,9 @@ class MatrixOptimizer(Optimizer):
         device = gradients[0].device
         # Wide enough for each: what float64 holds may be infinite in float32.
         wide = torch.float64 if any(g.dtype == torch.float64 for g in gradients) else torch.float32
-        # The largest magnitude of a tensor is NaN or infinite exactly if one of its entries is.
-        largest = torch._foreach_norm(gradients, float("inf"))
-        finite = torch.isfinite(torch.stack([x.to(device, wide) for x in largest])).all()
+        finite = torch.isfinite(
+            torch.stack([x.to(device, wide) for x in _extremes(gradients)])
+        ).all()
         if self.nonfinite == "raise" and not bool(finite):
             bad = [n for g in self.param_groups for n, p in named_parameters(g) if _broken(p)]
             raise NonFiniteError(
@@ -391,6 +391,16 @@ class MatrixOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")
         return {**super().__getstate__(), **{key: self.__dict__[key] for key in own}}
+
+
+def _extremes(gradients: list[Tensor]) -> list[Tensor]:
+    """Numbers of which one is NaN or infinite exactly if an entry of the gradients is.
+
+    The largest magnitude, or on a CPU, where that takes twenty times as long, both ends.
+    """
+    if any(g.device.type != "cpu" for g in gradients):
+        return list(torch._foreach_norm(gradients, float("inf")))
+    return [end for g in gradients for end in torch.aminmax(g)]
 
 
 def _active(group: dict[str, Any]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from polargrad.optim.routing.uses import Finding, Use, from_transformers
+from polargrad.optim.routing.uses import Finding, Use, from_transformers, said
 from polargrad.optim.routing.views import WHOLE, View, heads, interleaved, split
 
 FUSED = ("query_key_value", "qkv_proj", "qkv", "Wqkv", "c_attn", "att_proj")
@@ -120,9 +120,9 @@ def _heads(attention: nn.Module) -> tuple[int, int, int]:
 
 def _number(attention: nn.Module, *names: str) -> int:
     """The first positive integer of these names, of the module itself or of its configuration."""
-    for holder in (attention, getattr(attention, "config", None)):
+    for holder in (attention, said(attention, "config")):
         for name in names:
-            value = getattr(holder, name, None)
+            value = said(holder, name)
             if isinstance(value, int) and value > 0:
                 return value
     return 0

@@ -12,6 +12,10 @@ from polargrad.optim.routing.views import WHOLE, View, experts, interleaved, spl
 TURNED: View = {**WHOLE, "transpose": True}
 
 
+# What the experts of transformers call their matrices.
+STACKED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+
+
 def find_experts(model: nn.Module) -> dict[int, Finding]:
     """Return what the shapes of neighbours say of experts and routers, by parameter's ``id``.
 
@@ -107,6 +111,8 @@ def expert_layout(use: Use) -> Finding | None:
         return Finding(
             role, split(count, each=TURNED if down else None), f"{kind}: {count} experts"
         )
+    if p.ndim == 3 and use.attribute in STACKED and "Experts" in kind:
+        return _stacked(use, p.shape[0])
     if not isinstance(count, int) or p.shape[0] != count:
         return None
     if p.ndim == 2 and use.attribute.endswith("bias"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from polargrad.optim.routing.uses import from_transformers, origins
+from polargrad.optim.routing.uses import from_transformers, origins, said
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
@@ -80,7 +80,7 @@ def _number_of_classes(module: nn.Module) -> int:
     """The number of labels that a classifier of transformers declares, 0 for any other module."""
     if not from_transformers(module) or "Classification" not in type(module).__name__:
         return 0
-    count = getattr(getattr(module, "config", None), "num_labels", 0)
+    count = said(said(module, "config"), "num_labels")
     return count if isinstance(count, int) else 0
 
 

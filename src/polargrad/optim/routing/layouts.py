@@ -22,9 +22,9 @@ FACTORS = (
 # The factors with one column for each token.
 TOKEN_FACTORS = ("lora_embedding_A", "hira_embedding_A")
 # What models of transformers call tables that are added to activations.
-TABLES = ("position", "pos_emb", "token", "relative_position_bias_table", "attention_biases")
+TABLES = ("embed", "position", "rel_pos", "token", "latents", "attention_biases")
 # … and what multiplies activations entry by entry.
-ENTRIES = ("A_log", "D", "bias", "time_")
+ENTRIES = ("A_log", "D")
 
 
 def by_module(use: Use) -> Finding:
@@ -53,7 +53,8 @@ def by_module(use: Use) -> Finding:
     if from_transformers(module):
         if any(name in use.attribute for name in TABLES):
             return Finding("embedding", WHOLE, f"{kind}: {use.attribute}")
-        if any(use.attribute.startswith(n) or use.attribute.endswith(n) for n in ENTRIES):
+        by_entry = use.attribute in ENTRIES or use.attribute.startswith("time_")
+        if by_entry or "bias" in use.attribute:
             return Finding("vector", WHOLE, f"{kind}: {use.attribute}, used entry by entry")
     return Finding("unknown matrix", WHOLE, f"2-D parameter of {kind}, a type not known here")
 

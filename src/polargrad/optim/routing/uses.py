@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -81,6 +81,17 @@ def from_transformers(module: nn.Module | None) -> bool:
     return module is not None and not origins(module).isdisjoint(
         {"transformers", "transformers_modules"}
     )
+
+
+def said(holder: object, name: str) -> Any:
+    """Return an attribute of a module or of a configuration, None where there is no one answer.
+
+    A configuration of transformers whose layers differ answers with an error of its own.
+    """
+    try:
+        return getattr(holder, name, None)
+    except Exception:
+        return None
 
 
 def trainable(model: nn.Module) -> Iterator[list[Use]]:

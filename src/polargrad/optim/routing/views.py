@@ -31,7 +31,7 @@ from polargrad.optim.routing.cutting import Cut, cut, turn
 
 __all__ = [
     *("FLATTEN", "STACK", "WHOLE", "Region", "View", "check", "conv", "experts", "heads"),
-    *("interleaved", "join", "logical_matrices", "logical_shape", "logical_shapes", "regions"),
+    *("interleaved", "logical_shapes", "regions"),
     *("split",),
 ]
 
@@ -261,41 +261,3 @@ def logical_shapes(view: Mapping[str, Any], shape: tuple[int, ...]) -> list[tupl
         [(8, 75)]
     """
     return [region.shape for region in regions(view, torch.empty(shape, device="meta"))]
-
-
-def logical_matrices(view: Mapping[str, Any], x: Tensor) -> list[Tensor]:
-    """Return the logical matrices of a tensor, views of it where its layout allows.
-
-    Raises:
-        ValueError: if the view does not fit the shape; the message names both.
-
-    Example:
-        >>> [tuple(part.shape) for part in logical_matrices(split(3), torch.zeros(6, 5))]
-        [(2, 5), (2, 5), (2, 5)]
-    """
-    return [region.matrix() for region in regions(view, x)]
-
-
-def join(view: Mapping[str, Any], matrices: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    """Return the tensor of ``shape`` that holds these logical matrices: the inverse of the above.
-
-    Example:
-        >>> x = torch.arange(12.0).reshape(6, 2)
-        >>> torch.equal(join(split(3), logical_matrices(split(3), x), x.shape), x)
-        True
-    """
-    joined = matrices[0].new_empty(shape)
-    for region, matrix in zip(regions(view, joined), matrices, strict=True):
-        region.tensor.copy_(matrix.reshape(region.tensor.shape))
-    return joined
-
-
-def logical_shape(view: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return how many logical matrices a tensor of ``shape`` holds, and the first one's (m, n).
-
-    Example:
-        >>> logical_shape(FLATTEN, (8, 3, 5, 5))
-        (1, 8, 75)
-    """
-    shapes = logical_shapes(view, shape)
-    return (len(shapes), *(shapes[0] if shapes else (shape[-2], shape[-1])))
