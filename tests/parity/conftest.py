@@ -16,24 +16,57 @@ def _randn(shape, seed, dtype=torch.float64):
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _agrees(
-    make, peer, *, shapes=SHAPES, steps=5, tolerance=1e-12, dtype=torch.float64, scale=1.0
-):
-    """Assert that no entry is off by more than ``tolerance`` after any step, for each shape."""
+def _problem(shapes, steps, dtype):
+    """A start for each shape, and the gradients of all its steps."""
     starts = [_randn(shape, 100 + i, dtype) for i, shape in enumerate(shapes)]
     histories = [
-        [scale * _randn(shape, 1000 * (step + 1) + i, dtype) for step in range(steps)]
+        [_randn(shape, 1000 * (step + 1) + i, dtype) for step in range(steps)]
         for i, shape in enumerate(shapes)
     ]
+    return starts, histories
+
+
+def _ours(make, starts, histories):
+    """The parameters after each step, all of them in one optimizer."""
     params = [nn.Parameter(x.clone()) for x in starts]
     optimizer = make(params)
-    ways = [peer(x, history) for x, history in zip(starts, histories, strict=True)]
-    for step, places in enumerate(zip(*ways, strict=True)):
-        for p, history in zip(params, histories, strict=True):
-            p.grad = history[step].clone()
+    for gradients in zip(*histories, strict=True):
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = g.clone()
         optimizer.step()
-        for p, place in zip(params, places, strict=True):
-            torch.testing.assert_close(p.detach(), place, rtol=0, atol=tolerance)
+        yield [p.detach().clone() for p in params]
+
+
+def _theirs(peer, starts, histories):
+    return zip(*(peer(x, h) for x, h in zip(starts, histories, strict=True)), strict=True)
+
+
+def _apart(these, those):
+    """The root of the sum of squares of all differences."""
+    pairs = zip(these, those, strict=True)
+    return sum((a.double() - b.double()).square().sum() for a, b in pairs) ** 0.5
+
+
+def _agrees(make, peer, *, shapes=SHAPES, steps=5, tolerance=1e-12):
+    """Assert in float64 that after every step no entry is off by more than ``tolerance``."""
+    starts, histories = _problem(shapes, steps, torch.float64)
+    ways = zip(_ours(make, starts, histories), _theirs(peer, starts, histories), strict=True)
+    for actual, expected in ways:
+        torch.testing.assert_close(actual, list(expected), rtol=0, atol=tolerance)
+
+
+def _rounds_alike(make, peer, exact, *, shapes=SHAPES, steps=5, dtype=torch.float32):
+    """Assert that we are no further from a peer's own numbers than twice its rounding.
+
+    ``exact`` is the same formula in float64: what the peer is off from it is its rounding.
+    """
+    starts, histories = _problem(shapes, steps, dtype)
+    double = [x.double() for x in starts], [[g.double() for g in h] for h in histories]
+    ways = _ours(make, starts, histories), _theirs(peer, starts, histories), _theirs(exact, *double)
+    for ours, theirs, formula in zip(*ways, strict=True):
+        assert _apart(ours, theirs) <= 2 * _apart(theirs, formula)
+        # Which is rounding, five products deep, and not the distance of two methods.
+        assert _apart(theirs, formula) <= 2.0**-4 * _apart(formula, starts)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +79,9 @@ def randn():
 def agrees():
     """``agrees(make, peer, ...)``: ``make(params)`` and the peer, from the same start."""
     return _agrees
+
+
+@pytest.fixture(scope="session")
+def rounds_alike():
+    """``rounds_alike(make, peer, exact, ...)``: the same, in the peer's own precision."""
+    return _rounds_alike
