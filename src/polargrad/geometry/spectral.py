@@ -86,7 +86,9 @@ class PolarGeometry(Geometry):
 
     def _from_gram(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
         """The factor, damped or not, from the Gram matrix of one side, and its inner product."""
-        side = self.side or ("right" if scaled.shape[-2] >= scaled.shape[-1] else "left")
+        smaller = "right" if scaled.shape[-2] >= scaled.shape[-1] else "left"
+        # Damped, both sides are the same matrix; the larger one would invert a null space by 1/√ε.
+        side = smaller if self.damping or self.side is None else self.side
         x = scaled if side == "right" else scaled.mH
         flat = x.reshape(-1, *x.shape[-2:])
         wide = flat.to(double_dtype(x.dtype))
@@ -130,7 +132,9 @@ class Spectral(PolarGeometry, Norm):
     ε being δ² times the mean squared singular value: D is the same for c·S, c > 0. Each singular
     value becomes :math:`\sigma/\sqrt{\sigma^2 + \varepsilon} < 1`: directions that are small beside
     δ times the root mean square are not raised to 1. D lies inside the unit ball, and the dual norm
-    is :math:`\langle S, D\rangle`, less than the nuclear norm.
+    is :math:`\langle S, D\rangle`, less than the nuclear norm. It is computed from the smaller Gram
+    matrix, whatever the side: the other would invert its null space by
+    :math:`1/\sqrt{\varepsilon}`.
 
     Args:
         method, compute_dtype, side, damping, correct: see :class:`PolarGeometry`.
