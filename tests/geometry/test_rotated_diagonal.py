@@ -82,6 +82,21 @@ def test_every_step_is_that_of_the_algorithm(shape, refresh, bias_correction):
     assert torch.equal(state["count"], torch.tensor([12, 12]))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e15, 1e30])
+def test_every_step_of_float32_gradients_of_any_size_is_that_of_the_algorithm(scale):
+    """With bases of float32 between sums of float64; square, as thin bases are not unique."""
+    options = {"beta": 0.9, "beta2": 0.8, "eps": 0.0, "refresh": 3, "bias_correction": True}
+    geometry, soap = RotatedDiagonal(**options), Soap(**options)
+    state = geometry.start(torch.zeros(1, 4, 4))
+    for t in range(12):
+        g = gauss((1, 4, 4), t).float() * scale
+        state = geometry.accumulate(state, g)
+        step = soap.step(g[0].double())
+        if t == 0:
+            soap.bases = [state[key][0].double() for key in ("left_basis", "right_basis")]
+        assert (geometry.sharp(g, state)[0] - step).abs().max() <= 1e3 * eps(torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_bases_stay_orthogonal_and_turn_towards_the_eigenvectors(dtype):
     """Power iteration with the factor of one gradient, seen again and again."""
@@ -90,6 +105,7 @@ def test_the_bases_stay_orthogonal_and_turn_towards_the_eigenvectors(dtype):
     state = geometry.accumulate(geometry.start(g), first)
 
     def off_diagonal(factor, basis):
+        basis = basis.to(factor.dtype)
         turned = basis.mT @ factor @ basis
         return (turned - turned.diagonal(dim1=-2, dim2=-1).diag_embed()).norm() / turned.norm()
 

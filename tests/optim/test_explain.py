@@ -179,6 +179,7 @@ def test_a_group_of_its_own_is_shown_with_what_is_its_own():
         "unit × centred(largest_row): 160 of 412 parameters, 39%",
         "AdamW: 28 of 412 parameters, 7%",
         "matrix rule: 384 of 412 parameters, 93%",
+        "memory of a step beside the state: at most 11 stacks, 4 KiB",
     )
     assert str(explanation).endswith("\n".join(explanation.totals))
 

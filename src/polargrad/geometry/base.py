@@ -33,7 +33,8 @@ __all__ = [
     "on_scaled",
 ]
 
-# Every tensor of a state has one entry a matrix: its first dimension is that of the stack.
+# Every tensor of a state has one entry a matrix: its first dimension is that of the stack. Sums of
+# squares and products are float64, in which those of float32 gradients neither overflow nor vanish.
 State = dict[str, Tensor]
 
 
@@ -69,6 +70,10 @@ class Geometry(ABC):
     def with_polar(self, method: Method, compute_dtype: torch.dtype | None) -> Self:
         """Return this geometry with that method of the polar factor, itself where it has none."""
         return self
+
+    def workspace(self, rows: int, columns: int) -> int:
+        """Bytes that the direction of a matrix needs for square matrices of its longer side."""
+        return 0
 
     def start(self, example: Tensor) -> State:
         """Return the state before the first gradient, for a stack like ``example`` (B, m, n)."""
@@ -126,8 +131,8 @@ class Norm(Geometry):
         if working.numel() == 0:
             return working.real.new_zeros(working.shape[:-2])
         scaled, exponent, finite = prepare(working, "propagate")
-        value = self._norm(scaled, state).to(working.real.dtype)
-        value = times_power_of_two(value[..., None, None], exponent)
+        value = self._norm(scaled, state)[..., None, None].to(torch.float64)
+        value = times_power_of_two(value, exponent).to(working.real.dtype)
         return torch.where(_known(finite), value, torch.nan)[..., 0, 0]
 
     @abstractmethod
@@ -146,15 +151,16 @@ def on_scaled(signal: Tensor, unit: Callable[[Tensor], tuple[Tensor, Tensor]]) -
     """Call ``unit`` on the signal divided by exact powers of two; return what it is of the signal.
 
     ``unit`` takes finite matrices whose largest entry is in [1/2, 1), or zero, and returns unit
-    directions and dual norms: so neither 1e-30 nor 1e30 is lost on the way.
+    directions and dual norms: so neither 1e-30 nor 1e30 is lost on the way. A dual norm is
+    multiplied by its power in float64, and overflows only where its value does.
     """
     scaled, exponent, finite = prepare(signal, "propagate")
     direction, dual_norm = unit(scaled)
-    dual_norm = dual_norm.to(signal.real.dtype)[..., None, None]
+    dual_norm = times_power_of_two(dual_norm[..., None, None].to(torch.float64), exponent)
     known = _known(finite)
     return Ascent(
         torch.where(known, direction, torch.nan),
-        torch.where(known, times_power_of_two(dual_norm, exponent), torch.nan)[..., 0, 0],
+        torch.where(known, dual_norm.to(signal.real.dtype), torch.nan)[..., 0, 0],
     )
 
 

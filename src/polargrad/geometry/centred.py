@@ -72,6 +72,10 @@ class Centred(Geometry):
         """Return this geometry with that method in the inner one."""
         return dataclasses.replace(self, inner=self.inner.with_polar(method, compute_dtype))
 
+    def workspace(self, rows: int, columns: int) -> int:
+        """That of the inner geometry."""
+        return self.inner.workspace(rows, columns)
+
     def _ascent(self, signal: Tensor, state: State | None) -> Ascent:
         direction, dual_norm = self.inner.ascent(_centred(signal))
         return Ascent(_without_mean(direction), dual_norm)

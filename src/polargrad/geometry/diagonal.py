@@ -11,7 +11,7 @@ from torch import Tensor
 from polargrad.geometry.base import State, divided
 from polargrad.geometry.checks import check_flag, check_number
 from polargrad.geometry.preconditioner import Preconditioner
-from polargrad.linalg.precision import working_dtype
+from polargrad.linalg.precision import double_dtype
 
 __all__ = ["Diagonal", "root_mean_square"]
 
@@ -26,10 +26,14 @@ class Diagonal(Preconditioner):
 
     The dual norm times the direction is Adam's step, with S in the place of its first moment (which
     Adam divides by :math:`1 - \beta_1^t` before). With ε = 0 an entry whose gradients were all zero
-    is not moved. Squares are kept in float32 at least: gradients below about 1e-22 or above 1e19
-    are out of its range.
+    is not moved.
 
-    State: ``second_moment`` (B, m, n), in at least float32; ``count`` (B,), int64. Real matrices.
+    ε has the unit of a gradient. For gradients far above it, it is lost in rounding; far below it,
+    the step is S/ε: with ε = 1e-8 and gradients of 1e-30, 1e-22 instead of 1. The step does not
+    depend on the unit of the gradient only for ε = 0.
+
+    State: ``second_moment`` (B, m, n), float64, 8 bytes an entry; ``count`` (B,), int64. The whole
+    range of float32 gradients has its squares in it. Real matrices.
 
     Args:
         beta2: β₂ in [0, 1).
@@ -63,7 +67,7 @@ class Diagonal(Preconditioner):
 
     def start(self, example: Tensor) -> State:
         """Return V = 0 and t = 0."""
-        dtype = working_dtype(example.dtype)
+        dtype = double_dtype(example.dtype)
         return {
             "second_moment": torch.zeros_like(example, dtype=dtype),
             "count": torch.zeros(example.shape[0], dtype=torch.int64, device=example.device),
@@ -81,16 +85,15 @@ class Diagonal(Preconditioner):
         }
 
     def _solve(self, S: Tensor, state: State) -> Tensor:
-        return divided(S, self._diagonal(S, state))
+        return divided(S.to(double_dtype(S.dtype)), self._diagonal(state))
 
     def _apply(self, X: Tensor, state: State) -> Tensor:
-        return X * self._diagonal(X, state)
+        return X * self._diagonal(state)
 
-    def _diagonal(self, x: Tensor, state: State) -> Tensor:
-        """The entries of P, in the dtype of x."""
+    def _diagonal(self, state: State) -> Tensor:
+        """The entries of P, in the dtype of the second moment."""
         beta2 = self.beta2 if self.bias_correction else None
-        root = root_mean_square(state["second_moment"], state["count"], beta2)
-        return (root + self.eps).to(x.dtype)
+        return root_mean_square(state["second_moment"], state["count"], beta2) + self.eps
 
 
 def root_mean_square(second_moment: Tensor, count: Tensor, beta2: float | None) -> Tensor:

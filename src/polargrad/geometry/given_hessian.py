@@ -13,6 +13,7 @@ from polargrad.errors import NonFiniteError
 from polargrad.geometry.base import State
 from polargrad.geometry.preconditioner import Preconditioner
 from polargrad.linalg import inverse_root
+from polargrad.linalg.precision import double_dtype
 
 __all__ = ["GivenHessian"]
 
@@ -31,8 +32,9 @@ class GivenHessian(Preconditioner):
     pseudo-inverses (:func:`polargrad.linalg.inverse_root`). As plain data the factors are nested
     lists, exact but large: keep the description itself where it is used at every step.
 
-    Cost: 2 m n (m + n) flops, in the precision of the signal; the inverses are copied to its device
-    each time if the factors were given on another. Real matrices.
+    Cost: 2 m n (m + n) flops, in float64: of factors of any scale only the direction and the dual
+    norm have to fit the dtype of the signal. The inverses are copied to its device each time if the
+    factors were given on another. Real matrices.
 
     Args:
         left: A, m × m, symmetric positive semidefinite: a tensor, which is copied, or nested lists.
@@ -85,11 +87,12 @@ class GivenHessian(Preconditioner):
         return self._between(X, self._factors)
 
     def _between(self, x: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
-        left, right = (a.to(device=x.device, dtype=x.dtype) for a in factors)
+        wide = x.to(double_dtype(x.dtype))
+        left, right = (a.to(device=x.device, dtype=wide.dtype) for a in factors)
         expected = (left.shape[-1], right.shape[-1])
         if tuple(x.shape[-2:]) != expected:
             raise ValueError(f"the given Hessian is of {expected} matrices, got {tuple(x.shape)}")
-        return left @ x @ right
+        return left @ wide @ right
 
 
 def _matrix(name: str, given: Matrix) -> Tensor:

@@ -12,7 +12,7 @@ from polargrad.geometry.base import State
 from polargrad.geometry.checks import check_number
 from polargrad.geometry.preconditioner import Preconditioner, check_beta, square_stack
 from polargrad.geometry.spectral import Side
-from polargrad.linalg.precision import working_dtype
+from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.roots import inverse_root_unchecked
 
 __all__ = ["Kronecker", "OneSidedKronecker"]
@@ -30,14 +30,15 @@ class Kronecker(Preconditioner):
 
     Each root is taken of :math:`L + \varepsilon I` with ε = ``damping`` times the largest
     eigenvalue of L, so that the step does not depend on the unit of the gradient. Eigenvalues of
-    at most :math:`\sqrt m\,\mathrm{eps}` times the largest, which are rounding, count as zero;
-    without damping they stay zero in the root. The products GGᵀ are kept in float32 at least:
-    gradients below about 1e-19 or above 1e19 are out of their range.
+    at most τ² times the largest, :math:`\tau = \sqrt m\,\mathrm{eps}` of the dtype of the signal,
+    are rounding of the gradients and count as zero (in float64 those of at most τ times, which are
+    rounding of L); without damping they stay zero in the root.
 
-    Cost: 2 m n (m + n) flops for each of accumulation and ascent, and an ascent some 11 (m³ + n³)
-    in float64 for two eigendecompositions, which wait for a GPU.
+    Cost: 2 m n (m + n) flops for each of accumulation and ascent, and some 11 (m³ + n³) for the two
+    eigendecompositions of an ascent, which wait for a GPU; all in float64.
 
-    State: ``left`` (B, m, m) and ``right`` (B, n, n), in at least float32. Real matrices.
+    State: ``left`` (B, m, m) and ``right`` (B, n, n), float64, 8 (m² + n²) bytes a matrix. The
+    whole range of float32 gradients has its products in it. Real matrices.
 
     Args:
         beta: β in [0, 1) for the averages :math:`L \leftarrow \beta L + (1 - \beta) GG^{\mathsf T}`
@@ -71,7 +72,7 @@ class Kronecker(Preconditioner):
     def start(self, example: Tensor) -> State:
         """Return L = 0 and R = 0."""
         rows, columns = example.shape[-2:]
-        dtype = working_dtype(example.dtype)
+        dtype = double_dtype(example.dtype)
         return {
             "left": square_stack(example, rows, dtype),
             "right": square_stack(example, columns, dtype),
@@ -95,10 +96,9 @@ class Kronecker(Preconditioner):
     def _between(self, x: Tensor, state: State, p: float) -> Tensor:
         """L^(-1/p) x R^(-1/p)."""
         left, right = (
-            inverse_root_unchecked(state[key], p, damping=self.damping, relative=True).to(x.dtype)
-            for key in ("left", "right")
+            _inverse_root(state[key], p, self.damping, x.dtype) for key in ("left", "right")
         )
-        return left @ x @ right
+        return left @ x.to(left.dtype) @ right
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class OneSidedKronecker(Preconditioner):
     Damping, averages, range and rounding are those of :class:`Kronecker`. For a matrix with one
     long side: only the factor of the given side is kept.
 
-    State: ``factor`` (B, m, m) or (B, n, n), in at least float32. Real matrices.
+    State: ``factor`` (B, m, m) or (B, n, n), float64, 8 m² or 8 n² bytes a matrix. Real matrices.
 
     Args:
         side: ``"left"`` or ``"right"``.
@@ -148,7 +148,7 @@ class OneSidedKronecker(Preconditioner):
     def start(self, example: Tensor) -> State:
         """Return a factor of zero."""
         size = example.shape[-2 if self.side == "left" else -1]
-        return {"factor": square_stack(example, size, working_dtype(example.dtype))}
+        return {"factor": square_stack(example, size, double_dtype(example.dtype))}
 
     def accumulate(self, state: State, gradient: Tensor) -> State:
         """Return the factor with the product of the gradient taken in."""
@@ -165,14 +165,26 @@ class OneSidedKronecker(Preconditioner):
 
     def _times(self, x: Tensor, state: State, p: float) -> Tensor:
         """factor^(-1/p) x, or x factor^(-1/p)."""
-        root = inverse_root_unchecked(state["factor"], p, damping=self.damping, relative=True)
-        root = root.to(x.dtype)
-        return root @ x if self.side == "left" else x @ root
+        root = _inverse_root(state["factor"], p, self.damping, x.dtype)
+        wide = x.to(root.dtype)
+        return root @ wide if self.side == "left" else wide @ root
 
 
 def taken_in(factor: Tensor, product: Tensor, beta: float | None) -> Tensor:
     """Return the sum of both for β = None, else β · factor + (1 − β) · product."""
     return factor + product if beta is None else torch.lerp(factor, product, 1.0 - beta)
+
+
+def _inverse_root(factor: Tensor, p: float, damping: float, dtype: torch.dtype) -> Tensor:
+    """(factor + εI)^(-1/p) on the range of the factor, in double; NaN where it is not finite.
+
+    ``dtype`` is that of the gradients, whose rounding makes eigenvalues that count as zero.
+    """
+    # Singular values of a gradient are known to eps of σ₁: their squares below eps² σ₁² are not.
+    size = factor.shape[-1]
+    wide = factor.to(double_dtype(factor.dtype))
+    cutoff = max(rank_cutoff(size, dtype) ** 2, rank_cutoff(size, wide.dtype))
+    return inverse_root_unchecked(wide, p, damping=damping, relative=True, cutoff=cutoff)
 
 
 def _check(beta: float | None, damping: float) -> None:

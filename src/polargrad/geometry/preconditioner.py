@@ -7,6 +7,12 @@ PX\rangle^{1/2}`. Its unit direction and dual norm are
 
 so that the dual norm times the direction is the preconditioned signal P⁻¹S. Where P is singular,
 P⁻¹ is its pseudo-inverse: a direction of which P knows nothing is not stepped along.
+
+A state is accumulated and solved with in double precision, whatever the dtype of the gradients. The
+squares of all float32 numbers, 2e-90 to 1e77, are in its range. So with gradients and S c times as
+large, and no absolute ε, D is :math:`c^{-1/2}` times as large, the dual norm :math:`c^{1/2}` times,
+and P⁻¹S the same; only these have to fit the dtype of the signal. Gradients of float64 may be
+between about 1e-150 and 1e150.
 """
 
 from __future__ import annotations
@@ -27,11 +33,11 @@ class Preconditioner(Norm):
 
     @abstractmethod
     def _solve(self, S: Tensor, state: State) -> Tensor:
-        """P⁻¹S of a stack."""
+        """P⁻¹S of a stack whose largest entries are near 1, in double precision."""
 
     @abstractmethod
     def _apply(self, X: Tensor, state: State) -> Tensor:
-        """PX of a stack."""
+        """PX of a stack whose largest entries are near 1, in double precision."""
 
     def _ascent(self, signal: Tensor, state: State | None) -> Ascent:
         known = self._known(signal, state)
@@ -39,7 +45,8 @@ class Preconditioner(Norm):
         def unit(scaled: Tensor) -> tuple[Tensor, Tensor]:
             preconditioned = self._solve(scaled, known)
             dual_norm = inner(scaled, preconditioned).clamp(min=0.0).sqrt()
-            return divided(preconditioned, dual_norm[..., None, None]), dual_norm
+            direction = divided(preconditioned, dual_norm[..., None, None])
+            return direction.to(scaled.dtype), dual_norm
 
         return on_scaled(signal, unit)
 

@@ -13,7 +13,9 @@ from polargrad.geometry.checks import check_count, check_flag, check_number
 from polargrad.geometry.diagonal import root_mean_square
 from polargrad.geometry.preconditioner import Preconditioner, check_beta, square_stack
 from polargrad.linalg.precision import double_dtype, working_dtype
+from polargrad.linalg.preparation import prepare
 from polargrad.linalg.roots import hermitian_eigen
+from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["RotatedDiagonal"]
 
@@ -40,14 +42,18 @@ class RotatedDiagonal(Preconditioner):
     that has seen it. The vectors of a basis in which a factor is still zero are arbitrary, and
     rounding decides on them.
 
-    Cost: 2 m n (m + n) flops for each of a rotation of the gradient, of L and R, and twice of the
-    signal; a refresh 3 (m³ + n³). The number of gradients is looked at on the host by each
-    accumulation, since different matrices of a stack may be due: free on a CPU, one
-    synchronization on a GPU.
+    ε has the unit of a gradient, as for :class:`polargrad.geometry.Diagonal`: for gradients far
+    above it, it is lost in rounding; far below it, the step is S/ε, in any basis.
 
-    State: ``left`` and ``left_basis`` (B, m, m), ``right`` and ``right_basis`` (B, n, n) and
-    ``second_moment`` (B, m, n) in at least float32; ``count`` (B,), int64. Real matrices, whose
-    products must fit the range of float32 as for :class:`polargrad.geometry.Kronecker`.
+    Cost: 2 m n (m + n) flops for a rotation of the gradient and for two of the signal, in the dtype
+    of the bases, and for L and R, in float64, as a refresh, 3 (m³ + n³). The number of gradients is
+    looked at on the host by each accumulation, since different matrices of a stack may be due: free
+    on a CPU, one synchronization on a GPU.
+
+    State: ``left`` (B, m, m), ``right`` (B, n, n) and ``second_moment`` (B, m, n), float64;
+    ``left_basis`` (B, m, m) and ``right_basis`` (B, n, n) in at least float32; ``count`` (B,),
+    int64. With float32 bases 12 (m² + n²) + 8 m n bytes a matrix. The whole range of float32
+    gradients has its squares and products in it. Real matrices.
 
     Args:
         beta: β of the factors in [0, 1).
@@ -94,13 +100,13 @@ class RotatedDiagonal(Preconditioner):
     def start(self, example: Tensor) -> State:
         """Return zeros; the bases are zero too until the first gradient."""
         rows, columns = example.shape[-2:]
-        dtype = working_dtype(example.dtype)
+        dtype, wide = working_dtype(example.dtype), double_dtype(example.dtype)
         return {
-            "left": square_stack(example, rows, dtype),
-            "right": square_stack(example, columns, dtype),
+            "left": square_stack(example, rows, wide),
+            "right": square_stack(example, columns, wide),
             "left_basis": square_stack(example, rows, dtype),
             "right_basis": square_stack(example, columns, dtype),
-            "second_moment": torch.zeros_like(example, dtype=dtype),
+            "second_moment": torch.zeros_like(example, dtype=wide),
             "count": torch.zeros(example.shape[0], dtype=torch.int64, device=example.device),
         }
 
@@ -113,7 +119,7 @@ class RotatedDiagonal(Preconditioner):
         _refresh(new, [i for i, t in enumerate(measured) if t > 0 and t % self.refresh == 0])
         g = gradient.to(new["left"].dtype)
         # Where there is no basis yet it is zero, and so is the rotated gradient.
-        rotated = new["left_basis"].mT @ g @ new["right_basis"]
+        rotated = _between(new["left_basis"].mT, g, new["right_basis"])
         new["second_moment"].lerp_(rotated.square(), 1.0 - self.beta2)
         new["left"].lerp_(g @ g.mT, 1.0 - self.beta)
         new["right"].lerp_(g.mT @ g, 1.0 - self.beta)
@@ -123,21 +129,36 @@ class RotatedDiagonal(Preconditioner):
 
     def _solve(self, S: Tensor, state: State) -> Tensor:
         left, right = (state[key].to(S.dtype) for key in ("left_basis", "right_basis"))
-        diagonal = self._diagonal(S, state)
-        return left @ divided(left.mT @ S @ right, diagonal) @ right.mT
+        rotated = (left.mT @ S @ right).to(double_dtype(S.dtype))
+        return _between(left, divided(rotated, self._diagonal(state)), right.mT)
 
     def _apply(self, X: Tensor, state: State) -> Tensor:
         left, right = (state[key].to(X.dtype) for key in ("left_basis", "right_basis"))
-        return left @ (self._diagonal(X, state) * (left.mT @ X @ right)) @ right.mT
+        rotated = (left.mT @ X @ right).to(double_dtype(X.dtype))
+        return _between(left, self._diagonal(state) * rotated, right.mT)
 
-    def _diagonal(self, x: Tensor, state: State) -> Tensor:
+    def _diagonal(self, state: State) -> Tensor:
         """The entries of P in the rotated coordinates; zero while nothing has been measured."""
         count = state["count"] - 1
         beta2 = self.beta2 if self.bias_correction else None
         diagonal = root_mean_square(state["second_moment"], count, beta2) + self.eps
         known = (count > 0)[:, None, None]
         # A state that is not finite stays so: NaN before the second gradient is not hidden.
-        return torch.where(known | diagonal.isnan(), diagonal, 0.0).to(x.dtype)
+        return torch.where(known | diagonal.isnan(), diagonal, 0.0)
+
+
+def _between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
+    """Return left · x · right in the dtype of x, multiplied in that of the bases.
+
+    x is divided by a power of two on the way, which keeps it in range; NaN where it is not finite.
+    """
+    if x.numel() == 0:
+        return x
+    scaled, exponent, finite = prepare(x, "propagate")
+    assert finite is not None  # as prepare promises where it propagates
+    assert isinstance(exponent, Tensor)
+    product = (left @ scaled.to(left.dtype) @ right).to(x.dtype)
+    return torch.where(finite, times_power_of_two(product, exponent), torch.nan)
 
 
 def _begin(state: State, which: list[int]) -> None:
@@ -146,15 +167,17 @@ def _begin(state: State, which: list[int]) -> None:
         return
     index = torch.tensor(which, device=state["count"].device)
     for factor, basis in (("left", "left_basis"), ("right", "right_basis")):
-        state[basis][index] = _eigenvectors(state[factor][index])
+        state[basis][index] = _eigenvectors(state[factor][index]).to(state[basis].dtype)
 
 
 def _eigenvectors(factors: Tensor) -> Tensor:
     """Eigenvectors of symmetric matrices, largest eigenvalue first; NaN for one not finite."""
-    finite = torch.isfinite(factors).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
-    clean = torch.where(finite, factors, torch.zeros_like(factors))
-    _, vectors = hermitian_eigen(clean.to(double_dtype(factors.dtype)))
-    return torch.where(finite, vectors.flip(-1), torch.nan).to(factors.dtype)
+    if factors.numel() == 0:
+        return factors
+    scaled, _, finite = prepare(factors.to(double_dtype(factors.dtype)), "propagate")
+    assert finite is not None  # as prepare promises where it propagates
+    _, vectors = hermitian_eigen(scaled)
+    return torch.where(finite, vectors.flip(-1), torch.nan)
 
 
 def _refresh(state: State, which: list[int]) -> None:
@@ -164,11 +187,12 @@ def _refresh(state: State, which: list[int]) -> None:
     index = torch.tensor(which, device=state["count"].device)
     orders = []
     for factor, basis in (("left", "left_basis"), ("right", "right_basis")):
-        old = state[basis][index]
-        product = state[factor][index] @ old
+        average = state[factor][index]
+        old = state[basis][index].to(average.dtype)
+        product = average @ old
         order = (old * product).sum(dim=-2).argsort(dim=-1, descending=True, stable=True)
         product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
-        state[basis][index] = torch.linalg.qr(product).Q
+        state[basis][index] = torch.linalg.qr(product).Q.to(state[basis].dtype)
         orders.append(order)
     v = state["second_moment"][index]
     v = v.gather(-2, orders[0].unsqueeze(-1).expand_as(v))

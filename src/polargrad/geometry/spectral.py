@@ -71,6 +71,13 @@ class PolarGeometry(Geometry):
             return self
         return dataclasses.replace(self, method=method, compute_dtype=compute_dtype)
 
+    def workspace(self, rows: int, columns: int) -> int:
+        """The Gram matrix of a given side, in double precision."""
+        if self.side is None or self.damping:
+            return 0
+        side = columns if self.side == "right" else rows
+        return 8 * side * side if side > min(rows, columns) else 0
+
     def factor(self, signal: Tensor) -> Ascent:
         """Return the polar factor of a stack in at least float32, and the nuclear norm with it."""
         if not self.uses_polar:

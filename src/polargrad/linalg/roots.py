@@ -81,7 +81,12 @@ def inverse_root(A: Tensor, p: float, *, damping: float = 0.0, relative: bool = 
 
 
 def inverse_root_unchecked(
-    A: Tensor, p: float, *, damping: float = 0.0, relative: bool = False
+    A: Tensor,
+    p: float,
+    *,
+    damping: float = 0.0,
+    relative: bool = False,
+    cutoff: float | None = None,
 ) -> Tensor:
     """:func:`inverse_root` of a stack that is taken on trust; a negative p gives the root itself.
 
@@ -91,6 +96,8 @@ def inverse_root_unchecked(
     Args:
         A: shape (..., n, n), Hermitian positive semidefinite to rounding, or not finite.
         p, damping, relative: as :func:`inverse_root`, within their ranges; p may be negative.
+        cutoff: eigenvalues of at most this share of the largest count as zero; None for those that
+            are zero to rounding of A.
 
     Returns:
         The roots, exactly Hermitian, shape and dtype of A.
@@ -105,7 +112,7 @@ def inverse_root_unchecked(
     assert finite is not None  # as prepare promises where it propagates
     assert isinstance(exponent, Tensor)
     eigenvalues, v = hermitian_eigen(scaled)
-    cutoff = rank_cutoff(A.shape[-1], A.dtype)
+    cutoff = rank_cutoff(A.shape[-1], A.dtype) if cutoff is None else cutoff
     root = _root(eigenvalues, v, exponent[..., 0, 0], p, _Damping(damping, relative), cutoff)
     return torch.where(finite, root, torch.nan).to(A.dtype)
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.group_options import FORMS
 from polargrad.optim.matrix import BUFFER, STEP
+from polargrad.optim.routing.views import logical_shapes
 
 __all__ = ["convert_state"]
 
@@ -213,7 +214,11 @@ def _converted(
                 scale = 1.0 / (1.0 - float(want.group["momentum"]))
             own[BUFFER] = average if scale == 1.0 else average * scale
             if want.group.get("bias_correction"):
-                own[STEP] = _count(have, want, steps)
+                view = want.group["views"][want.place]
+                count = (
+                    len(logical_shapes(view, tuple(parameter.shape))) if parameter.numel() else 0
+                )
+                own[STEP] = _count(have, want, steps, count)
     if _same_geometry(have, want):
         own.update(
             (key, value.clone())
@@ -235,8 +240,8 @@ def _moments(have: Held, want: Held) -> dict[str, Any]:
             f"{', '.join(have.state)} alone: start it afresh, without its state in source"
         )
     values = {key: have.state[key] for key in keys}
-    if not isinstance(values[STEP], Tensor):
-        values[STEP] = torch.tensor(float(values[STEP]))
+    # A momentum of matrices counts for each; AdamW has one counter for all.
+    values[STEP] = torch.as_tensor(values[STEP], dtype=torch.float32).max()
     return {key: value.clone() for key, value in values.items()}
 
 
@@ -288,16 +293,17 @@ def _weight(have: Held, momentum_form: str | None) -> float:
     return 1.0 if form == "ema" else 1.0 - float(have.group["momentum"])
 
 
-def _count(have: Held, want: Held, steps: int | None) -> Tensor:
-    """How many gradients the average holds, for the correction of its bias."""
+def _count(have: Held, want: Held, steps: int | None, count: int) -> Tensor:
+    """How many gradients the average of each matrix holds, for the correction of its bias."""
     if STEP in have.state:
-        return torch.as_tensor(have.state[STEP], dtype=torch.float32).clone()
+        counts = torch.as_tensor(have.state[STEP], dtype=torch.float32)
+        return counts.clone() if counts.shape == (count,) else counts.max().repeat(count)
     if steps is None:
         raise ValueError(
             f"target corrects the bias of its momentum, and source does not count the steps of "
             f"parameter {want.name}: pass steps="
         )
-    return torch.tensor(float(steps))
+    return torch.full((count,), float(steps))
 
 
 def _same_geometry(have: Held, want: Held) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.signal import weight
 
 __all__ = ["average", "batches", "shrink", "store", "subtract", "widened"]
 
@@ -19,7 +20,7 @@ def batches(*lists: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     """Yield the lists in parallel pieces of at most 64 MiB in float32, or of one tensor."""
     start, size = 0, 0
     for position, tensor in enumerate(lists[0]):
-        bytes_ = 4 * tensor.numel()
+        bytes_ = tensor.numel() * working_dtype(tensor.dtype).itemsize
         if position > start and size + bytes_ > BATCH_BYTES:
             yield tuple(list(tensors[start:position]) for tensors in lists)
             start, size = position, 0
@@ -66,18 +67,17 @@ def average(
 def _average_in_place(
     targets: list[Tensor], inputs: list[Tensor], beta: float | Tensor, form: str, foreach: bool
 ) -> None:
-    weight = 1.0 - beta
     # A tensor as a weight is not for foreach, which would wait for its device to read it.
-    if foreach and targets and isinstance(weight, float) and not isinstance(beta, Tensor):
+    if foreach and targets and not isinstance(beta, Tensor):
         if form == "ema":
-            torch._foreach_lerp_(targets, inputs, weight)
+            torch._foreach_lerp_(targets, inputs, 1.0 - beta)
         else:
             torch._foreach_mul_(targets, beta)
             torch._foreach_add_(targets, inputs)
         return
     for target, x in zip(targets, inputs, strict=True):
         if form == "ema":
-            target.lerp_(x, weight)
+            target.lerp_(x, weight(1.0 - beta, target))
         else:
             target.mul_(beta).add_(x)
 

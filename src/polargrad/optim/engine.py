@@ -18,6 +18,7 @@ from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
 from polargrad.optim.group_options import (
     OF_EVERY_RULE,
+    check_capturable,
     check_group,
     check_matrix_options,
     check_ordered,
@@ -26,8 +27,9 @@ from polargrad.optim.group_options import (
     share_lr,
     split_by_rule,
 )
-from polargrad.optim.matrix import decay_factor, matrix_update
+from polargrad.optim.matrix import ATTEMPTS, matrix_update
 from polargrad.optim.saved_state import SKIPPED, check_loadable, migrate, restore
+from polargrad.optim.step_size import decay_factor
 from polargrad.optim.vector import adamw_update
 
 __all__ = ["MatrixOptimizer"]
@@ -231,6 +233,8 @@ class MatrixOptimizer(Optimizer):
                     raise ValueError(f"the name {name} is given to two parameters of the optimizer")
                 present.add(id(parameter))
             check_group(new, named)
+            if self.capturable:
+                check_capturable(new)
             if self.shared_lr:
                 base = self.defaults["lr"]
                 share_lr(new, base, self.param_groups[0]["lr"] if self.param_groups else base)
@@ -276,6 +280,7 @@ class MatrixOptimizer(Optimizer):
                 f"parameter of shape {tuple(parameter.shape)} must be one of the optimizer's, "
                 "got another"
             )
+        self._opt_called = True  # or schedulers would warn that no step was taken
         self._step(chosen)
 
     def _step(self, active: list[list[Tensor]]) -> None:
@@ -286,6 +291,9 @@ class MatrixOptimizer(Optimizer):
             finite = self._all_finite(list(itertools.chain.from_iterable(active)))
         if finite is None:
             return
+        for group in self.param_groups:
+            if group.get("rounding") == "stochastic" and group["rule"] == "matrix":
+                group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
         gate: Tensor | None = None
         if self._gated(finite):
             gate = finite
@@ -295,7 +303,8 @@ class MatrixOptimizer(Optimizer):
             return
         # All that can still be refused is refused before the first group changes.
         decays = [decay_factor(g) if g["rule"] == "matrix" else None for g in self.param_groups]
-        for group, params, decay in zip(self.param_groups, active, decays, strict=True):
+        work = zip(self.param_groups, active, decays, strict=True)
+        for number, (group, params, decay) in enumerate(work):
             if not params:
                 continue
             if group["rule"] == "adamw":
@@ -307,7 +316,7 @@ class MatrixOptimizer(Optimizer):
                     v for p, v in zip(group["params"], group["views"], strict=True) if id(p) in kept
                 ]
                 form = self._geometry(group)
-                matrix_update(group, form, params, views, self.state, gate, decay)
+                matrix_update(group, number, form, params, views, self.state, gate, decay)
 
     def _geometry(self, group: dict[str, Any]) -> Geometry:
         """What the geometry of a group describes, made once: a given Hessian is decomposed."""
@@ -334,7 +343,9 @@ class MatrixOptimizer(Optimizer):
             torch.stack([x.to(device, wide) for x in _extremes(gradients)])
         ).all()
         if self.nonfinite == "raise" and not bool(finite):
-            bad = [n for g in self.param_groups for n, p in named_parameters(g) if _broken(p)]
+            looked = {id(p) for p in params}
+            named = [pair for g in self.param_groups for pair in named_parameters(g)]
+            bad = [name for name, p in named if id(p) in looked and _broken(p)]
             raise NonFiniteError(
                 f"the gradient of {', '.join(bad[:5])} is not finite ({len(bad)} parameters in "
                 "all); parameters and state are as they were"

@@ -24,10 +24,14 @@ ORDERS = ("momentum-first", "polar-first", "polyak")
 FORMS = ("ema", "heavy-ball")
 ROUNDINGS = ("nearest", "stochastic")
 RULES = ("matrix", "adamw")
+# Not float16: a gradient of 1e5 is finite, and its average in float16 would not be.
+STATE_DTYPES = ("bfloat16", "float32", "float64")
 DEFAULT_VECTOR_LR = 1e-3
 # PolarGrad's lr has the unit of 1/L: with a decay tied to it, what shrinks the parameter by a tenth
 # or more at every step is a decay that was meant for another optimizer's lr.
 LARGEST_DECAY_A_STEP = 0.1
+# Below this tolerance the planner takes converged methods.
+CONVERGED_BELOW = 0.05
 # The numbers of the matrix rule, and what each must stay below.
 MATRIX_NUMBERS = {
     "lr": math.inf,
@@ -177,10 +181,17 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
             raise TypeError(
                 f"parameter {name} is of {parameter.dtype}; allowed are real floating-point types"
             )
+        steps = zip(parameter.stride(), parameter.shape, strict=True)
+        if any(step == 0 < size - 1 for step, size in steps):
+            raise ValueError(
+                f"parameter {name} of shape {tuple(parameter.shape)} is an expanded tensor, of "
+                "which several entries are one number: give its contiguous copy"
+            )
         if not (parameter.is_leaf or parameter.retains_grad):
             raise ValueError(f"parameter {name} must be a leaf, got the result of an operation")
     if group["rule"] == "adamw":
         check_vector_options(group)
+        group["lr_scale"] = _number("lr_scale", group["lr_scale"])
         _check_common(group)
         return
     check_matrix_options(group)
@@ -208,10 +219,10 @@ def check_matrix_options(options: dict[str, Any]) -> None:
     for key, allowed in MATRIX_CHOICES.items():
         _check_choice(key, options[key], allowed)
     _check_common(options)
-    for key in ("compute_dtype", "state_dtype"):
+    for key, allowed in (("compute_dtype", tuple(COMPUTE_DTYPES)), ("state_dtype", STATE_DTYPES)):
         if options[key] is not None:
             name = str(options[key]).removeprefix("torch.")
-            _check_choice(key, name, tuple(COMPUTE_DTYPES))
+            _check_choice(key, name, allowed)
             options[key] = name
     if not isinstance(options["rounding_seed"], int) or options["rounding_seed"] < 0:
         raise ValueError(
@@ -259,6 +270,11 @@ def _check_combination(options: Mapping[str, Any]) -> None:
             f"magnitude={options['magnitude']!r} it would have no effect"
         )
     averaged = isinstance(options["momentum"], Tensor) or options["momentum"] > 0
+    if options["order"] == "polyak" and options["momentum_form"] != "ema":
+        raise ValueError(
+            f"momentum_form={options['momentum_form']!r} has no meaning for order='polyak', whose "
+            "momentum is of steps"
+        )
     for key in ("nesterov", "bias_correction"):
         if options[key] and options["order"] == "polyak":
             raise ValueError(f"{key}=True has no meaning for order='polyak', a momentum of steps")
@@ -285,6 +301,35 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
         )
 
 
+def check_capturable(group: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a step of this group reads no value on the host.
+
+    A method that stops when it has converged has to look; so has torch's SVD, and SOAP's counter.
+    """
+    if group["rule"] == "adamw":
+        return
+    form = geometry(group["geometry"])
+    if form.begins_with_first:
+        raise ValueError(
+            f"capturable=True: geometry {form.name!r} reads its counter on the host, to refresh"
+        )
+    if not form.uses_polar:
+        return
+    if group["method"] == "auto":
+        if group["tol"] is None or group["tol"] < CONVERGED_BELOW:
+            raise ValueError(
+                f"capturable=True with tol={group['tol']}: a converged method looks at values; "
+                "give tol=0.11, or method='newton_schulz' or 'polar_express'"
+            )
+        return
+    description = method_of(group["method"])
+    if description.adaptive or description.name == "svd":
+        raise ValueError(
+            f"capturable=True: method {description.name!r} looks at values on the host; give "
+            "tol=0.11 with method='auto', or method='newton_schulz' or 'polar_express'"
+        )
+
+
 def share_lr(group: dict[str, Any], base: float | Tensor, now: float | Tensor) -> None:
     """Keep the common learning rate in a group, and the ratio of its own to that beside it.
 
@@ -298,7 +343,7 @@ def share_lr(group: dict[str, Any], base: float | Tensor, now: float | Tensor) -
     """
     if not float(base):
         raise ValueError(f"shared_lr=True needs lr above 0, got {base}")
-    group["lr_scale"] = float(group["lr"]) / float(base)
+    group["lr_scale"] = group["lr_scale"] * float(group["lr"]) / float(base)
     group["lr"] = now
     if group["rule"] == "matrix":
         group["base_lr"] = float(base)
@@ -311,9 +356,10 @@ def check_vector_options(options: dict[str, Any]) -> None:
     betas = options["betas"]
     if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise ValueError(f"vector_betas must be two numbers in [0, 1), got {betas!r}")
-    options["betas"] = tuple(_number("vector_betas", beta, below=1.0) for beta in betas)
-    options["eps"] = _number("vector_eps", options["eps"])
-    options["weight_decay"] = _number("vector_weight_decay", options["weight_decay"])
+    # As plain numbers: torch's AdamW would read a tensor at every step.
+    options["betas"] = tuple(float(_number("vector_betas", beta, below=1.0)) for beta in betas)
+    options["eps"] = float(_number("vector_eps", options["eps"]))
+    options["weight_decay"] = float(_number("vector_weight_decay", options["weight_decay"]))
 
 
 def _number(name: str, value: Any, below: float = math.inf) -> float | Tensor:

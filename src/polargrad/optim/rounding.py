@@ -13,7 +13,7 @@ LOWER_BITS = 16
 PRIME = 1_000_003
 
 
-def round_stochastically(x: Tensor, key: tuple[int, int, int]) -> Tensor:
+def round_stochastically(x: Tensor, key: tuple[int, ...]) -> Tensor:
     r"""Round to one of the two neighbouring bfloat16 numbers, so that the mean is x.
 
     .. math:: P(\text{up}) = \frac{x - \lfloor x \rfloor}{\lceil x \rceil - \lfloor x \rfloor}
@@ -24,26 +24,30 @@ def round_stochastically(x: Tensor, key: tuple[int, int, int]) -> Tensor:
 
     Args:
         x: any shape, at least float32; taken in float32.
-        key: seed, step and position. They alone decide the random bits, so that nothing has to be
-            saved for a run to be resumed, and every rank rounds alike.
+        key: seed, step, group and position. They alone decide the random bits, so that nothing has
+            to be saved for a run to be resumed, and every rank rounds alike.
 
     Returns:
         bfloat16, the shape of x.
 
     Example:
         >>> x = torch.full((1000,), 1.0 + 2.0**-9)  # a quarter of the way to the next number
-        >>> round_stochastically(x, (0, 0, 0)).unique().tolist()
+        >>> round_stochastically(x, (0, 0, 0, 0)).unique().tolist()
         [1.0, 1.0078125]
 
     Source: S. Gupta et al., arXiv 1502.02551.
     """
     generator = torch.Generator(device=x.device)
-    generator.manual_seed(((key[0] * PRIME + key[1]) * PRIME + key[2]) % 2**63)
+    seed = 0
+    for number in key:
+        seed = (seed * PRIME + number) % 2**63
+    generator.manual_seed(seed)
     bits = x.to(torch.float32, copy=True).view(torch.int32)
     added = torch.randint(
         0, 2**LOWER_BITS, x.shape, generator=generator, dtype=torch.int32, device=x.device
     )
     # Adding to the magnitude carries into the upper half as often as the lower half is large.
-    raised = (bits + added) & -(2**LOWER_BITS)
-    finite = torch.isfinite(x)
-    return torch.where(finite, raised.view(torch.float32), x.float()).to(torch.bfloat16)
+    raised = ((bits + added) & -(2**LOWER_BITS)).view(torch.float32)
+    # Beyond the largest bfloat16 there is no neighbour above: to nearest, as everywhere else.
+    known = torch.isfinite(raised) & torch.isfinite(x)
+    return torch.where(known, raised, x.float()).to(torch.bfloat16)

@@ -11,8 +11,10 @@ from torch.optim import Optimizer
 
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_options import named_parameters
-from polargrad.optim.matrix import BUFFER, buffer_dtype, geometry_state
+from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
+from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "migrate", "restore"]
@@ -39,7 +41,7 @@ def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
                     f"view {view} there, {ours} here"
                 )
     for saved_id, _, saved, place, (name, parameter) in _members(optimizer, state_dict):
-        expected = _shapes(saved, place, parameter)
+        expected = {key: tuple(x.shape) for key, x in _expected(saved, place, parameter).items()}
         for key, value in state_dict["state"].get(saved_id, {}).items():
             if not isinstance(value, Tensor) or key not in expected:
                 continue
@@ -55,33 +57,36 @@ def _current(view: dict[str, Any]) -> dict[str, Any]:
     return {**view, "kind": "experts"} if view.get("kind") == "stack" else view
 
 
-def _shapes(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, tuple[int, ...]]:
-    """The shapes that the state of a parameter has."""
-    shape = tuple(parameter.shape)
+def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, Tensor]:
+    """The state that a parameter has, without its numbers: what is allowed of a loaded one."""
+    example = parameter.detach().to("meta")
     if group["rule"] == "adamw":
-        return dict.fromkeys(STATE, shape)
-    form = geometry(group.get("geometry", "spectral"))
-    own = geometry_state(form, parameter.detach().to("meta"), group["views"][place])
-    return {BUFFER: shape} | {key: tuple(value.shape) for key, value in own.items()}
+        return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
+    form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
+    options = {"state_dtype": None} | group
+    count = len(logical_shapes(view, tuple(parameter.shape))) if parameter.numel() else 0
+    return {
+        BUFFER: example.to(buffer_dtype(options, parameter)),
+        STEP: torch.empty(count, dtype=torch.float32, device="meta"),
+        **geometry_state(form, example, view),
+    }
 
 
 def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     """Undo what torch does to a loaded state: it casts to the dtype of the parameter.
 
-    Momentum takes the dtype that the optimizer gives it; the state of a geometry and the moments of
-    AdamW that of the parameter, float32 at least.
+    Every tensor takes the dtype that the optimizer itself gives it: momentum and the moments of
+    AdamW float32 at least, what a geometry accumulates float64.
     """
-    for saved_id, group, _, _, (_, parameter) in _members(optimizer, state_dict):
+    for saved_id, group, _, place, (_, parameter) in _members(optimizer, state_dict):
+        expected = _expected(group, place, parameter)
         for key, value in state_dict["state"].get(saved_id, {}).items():
-            if key == "step" and not isinstance(value, Tensor):  # as old versions of torch saved it
-                value = torch.tensor(float(value))
+            if key == STEP and not isinstance(value, Tensor):  # as old versions of torch saved it
+                shape = expected[STEP].shape if STEP in expected else ()
+                value = torch.full(shape, float(value))
             if not isinstance(value, Tensor):
                 continue
-            dtype = value.dtype
-            if group["rule"] == "matrix" and key == BUFFER:
-                dtype = buffer_dtype(group, parameter)
-            elif key != "step" and dtype.is_floating_point:
-                dtype = working_dtype(parameter.dtype)
+            dtype = expected[key].dtype if key in expected else value.dtype
             value = value.to(parameter.device, dtype, copy=True)
             # torch's fused kernel is wrong for moments that are not (see vector.py).
             plain = key in STATE and group["rule"] == "adamw"

@@ -38,11 +38,14 @@ def adamw_update(
                 state[p][key] = torch.zeros_like(
                     p, dtype=working_dtype(p.dtype), memory_format=torch.contiguous_format
                 )
-    direct = [p for p in params if p.dtype == working_dtype(p.dtype) and p.is_contiguous()]
-    if direct:
-        _step(group, direct, direct, state, gate)
-    taken = {id(p) for p in direct}
-    for (some,) in batches([p for p in params if id(p) not in taken]):
+    direct: dict[torch.dtype, list[Tensor]] = {}
+    others: dict[torch.dtype, list[Tensor]] = {}
+    for p in params:
+        plain = p.dtype == working_dtype(p.dtype) and p.is_contiguous()
+        (direct if plain else others).setdefault(p.dtype, []).append(p)
+    for some in direct.values():
+        _step(group, some, some, state, gate)
+    for (some,) in (batch for members in others.values() for batch in batches(members)):
         wide = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in some]
         _step(group, some, wide, state, gate)
         store(some, wide, gate)

@@ -61,6 +61,16 @@ _DEFAULTS: dict[str, Method] = {
     if kind is not RandomizedSVD
 }
 
+# The options of each method and whether each must be given, for the same reason.
+_OPTIONS: dict[str, dict[str, bool]] = {
+    name: {
+        field.name: field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        for field in dataclasses.fields(kind)
+    }
+    for name, kind in METHODS.items()
+}
+
 
 def method(spec: str | Mapping[str, Any] | Method) -> Method:
     """Return the method that a name, plain data or a description stands for.
@@ -90,16 +100,12 @@ def method(spec: str | Mapping[str, Any] | Method) -> Method:
     if name not in METHODS:
         raise ValueError(f"method must be one of auto, {', '.join(METHODS)}, got {name!r}")
     kind = METHODS[name]
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = _OPTIONS[name]
     unknown = [option for option in options if option not in known]
     if unknown:
         has = f"has the options {', '.join(known)}" if known else "has no options"
         raise ValueError(f"method {name!r} {has}, got {', '.join(map(repr, unknown))}")
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.name not in options
-    ]
+    missing = [option for option, needed in known.items() if needed and option not in options]
     if missing:
         raise ValueError(f"method {name!r} needs the options {', '.join(missing)}, got {spec!r}")
     return kind(**options)

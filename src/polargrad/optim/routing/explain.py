@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from polargrad.linalg import label
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.memory import stacks_held, step_bytes
 from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.overrides import RoleRules
 from polargrad.optim.routing.policies import Policy
@@ -57,9 +58,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The rows, one a parameter: a table as text and in a notebook, ``to_dict`` as plain data."""
+    """The rows, one a parameter: a table as text and in a notebook, ``to_dict`` as plain data.
+
+    Attributes:
+        rows: one a parameter.
+        memory: of an optimizer, what a step holds beside parameters, gradients and state.
+    """
 
     rows: tuple[Row, ...]
+    memory: str | None = None
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the rows as plain data."""
@@ -98,14 +105,14 @@ class Explanation:
 
     @property
     def totals(self) -> tuple[str, ...]:
-        """The total, and before it one line for each rule where there are more than two."""
+        """The total; before it a line for each rule where there are more than two; memory."""
         every = sum(row.numel for row in self.rows)
         counts: Counter[str] = Counter()
         for row in self.rows:
             counts[row.rule] += row.numel
-        if len(counts) < 3:
-            return (self.total,)
-        return (*(f"{rule}: {_share(n, every)}" for rule, n in counts.items()), self.total)
+        each = [f"{rule}: {_share(n, every)}" for rule, n in counts.items()]
+        memory = () if self.memory is None else (self.memory,)
+        return (*(each if len(counts) > 2 else ()), self.total, *memory)
 
 
 def explain(
@@ -138,7 +145,8 @@ def explain(
         for name, value in given.items():
             if value is not None:
                 raise TypeError(f"{name} are given to param_groups; an optimizer already has them")
-        return Explanation(tuple(_optimizer_rows(model_or_optimizer)))
+        mine = tuple(_optimizer_rows(model_or_optimizer))
+        return Explanation(mine, _memory(model_or_optimizer))
     found = assign(
         model_or_optimizer,
         roles,
@@ -159,6 +167,13 @@ def explain(
         for a in found
     ]
     return Explanation(tuple(rows))
+
+
+def _memory(optimizer: Optimizer) -> str:
+    """What a step holds at most, in one line."""
+    held, k = step_bytes(optimizer), stacks_held(optimizer)
+    unit, size = ("MiB", 2**20) if held >= 2**20 else ("KiB", 2**10)
+    return f"memory of a step beside the state: at most {k} stacks, {held / size:.0f} {unit}"
 
 
 def _optimizer_rows(optimizer: Optimizer) -> list[Row]:

@@ -1,0 +1,68 @@
+"""The logical matrices of a step: where each lies in its parameter, its gradient, its momentum."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from polargrad.optim.routing.views import Region, View, regions
+
+__all__ = ["Entry", "entries_of", "gradient_of", "pieces"]
+
+
+class Entry(NamedTuple):
+    """One logical matrix of a step.
+
+    Attributes:
+        parameter: the position of its parameter.
+        number: its position among the logical matrices of the parameter.
+        block: which of the shapes among those it has.
+        place: its position among those of that shape.
+        target: the matrix in the parameter.
+        gradient: the matrix in the gradient.
+        buffer: the matrix in the momentum, None without one.
+    """
+
+    parameter: int
+    number: int
+    block: int
+    place: int
+    target: Region
+    gradient: Region
+    buffer: Region | None
+
+
+def entries_of(
+    params: Sequence[Tensor], views: Sequence[View], buffers: Sequence[Tensor] | None
+) -> list[Entry]:
+    """The logical matrices of all parameters, in order; what is empty has none."""
+    entries = []
+    for index, (p, view) in enumerate(zip(params, views, strict=True)):
+        if not p.numel():
+            continue
+        targets, gradients = regions(view, p), regions(view, gradient_of(p))
+        averages: Sequence[Region | None] = (
+            regions(view, buffers[index]) if buffers is not None else [None] * len(targets)
+        )
+        blocks: dict[tuple[int, int], int] = {}
+        places: Counter[int] = Counter()
+        parts = zip(targets, gradients, averages, strict=True)
+        for number, (target, gradient, buffer) in enumerate(parts):
+            block = blocks.setdefault(target.shape, len(blocks))
+            entries.append(Entry(index, number, block, places[block], target, gradient, buffer))
+            places[block] += 1
+    return entries
+
+
+def gradient_of(p: Tensor) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert p.grad is not None
+    return p.grad
+
+
+def pieces(stack: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
+    """The matrices of a stack, each in the shape of the place it goes to."""
+    return [m.reshape(target.shape) for m, target in zip(stack.unbind(0), targets, strict=True)]

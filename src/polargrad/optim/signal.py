@@ -1,0 +1,62 @@
+"""Signals: a momentum of gradients, or of directions, as it is looked at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["mixed", "weight"]
+
+
+def mixed(
+    momentum: Tensor,
+    new: Tensor | None,
+    beta: float | Tensor,
+    *,
+    form: str,
+    counts: Tensor | None,
+) -> Tensor:
+    r"""A stack of momenta as it is used: with Nesterov's look ahead, and corrected for its bias.
+
+    .. math::
+       \begin{aligned}
+         &\text{plain} & &M & &M/(1-\beta^t) \\
+         &\text{Nesterov} & &\beta M + (1-\beta)\,x &
+           &\beta M/(1-\beta^{t+1}) + (1-\beta)\,x/(1-\beta^t) \\
+         &\text{heavy ball, Nesterov} & &\beta M + x
+       \end{aligned}
+
+    on the right with bias correction, whose weights of the gradients so far add up to 1.
+
+    Args:
+        momentum: M after the last x, (B, m, n).
+        new: x, for Nesterov; None without.
+        beta: β.
+        form: ``"ema"`` or ``"heavy-ball"``.
+        counts: t of each matrix, (B,), for a correction; None without.
+
+    Returns:
+        The stack, which may be ``momentum`` itself.
+
+    Source: Y. Nesterov (1983); T. Dozat, *Incorporating Nesterov momentum into Adam* (2016).
+    """
+    if counts is None:
+        if new is None:
+            return momentum
+        if form == "heavy-ball":
+            return new + beta * momentum
+        return torch.lerp(new, momentum, weight(beta, momentum))
+    # A matrix that has not begun is zero, whatever it is divided by.
+    t = counts.to(torch.float64).clamp(min=1.0)[:, None, None]
+    now = (1.0 - beta**t).to(momentum.dtype)
+    if new is None:
+        return momentum / now
+    ahead = (1.0 - beta ** (t + 1)).to(momentum.dtype)
+    return beta * momentum / ahead + (1.0 - beta) * new / now
+
+
+def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
+    """A weight for ``torch.lerp``, which wants a tensor of the dtype of its operands."""
+    if isinstance(beta, Tensor):
+        return beta.reshape(()).to(like.device, like.dtype)
+    return beta
