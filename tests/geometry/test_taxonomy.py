@@ -67,12 +67,18 @@ def hessian(shape):
     return GivenHessian(*factors)
 
 
+# They need no polar factor, or have a method of their own.
+WITHOUT_METHOD = {
+    *("GradientDescent", "SignSGD", "RowNorm", "ColumnNorm", "Shampoo", "SOAP"),
+    "SSD",
+}
+
+
 def build(entry, parameter, eps=0.0):
     """The optimizer of an entry as theory has it: exact factors, no eps, no decay."""
     preset = getattr(optim, entry.preset)
     options = {**entry.options, "weight_decay": 0.0, "lr": 1.0}
-    polar = entry.geometry in ("spectral", "row_then_polar", "polar_then_row")
-    if polar and entry.preset != "SSD":  # whose method is its own
+    if entry.preset not in WITHOUT_METHOD:
         options["method"] = "svd"
     if entry.geometry == "given_hessian":
         options["geometry"] = hessian(tuple(parameter.shape))
