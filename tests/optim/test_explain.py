@@ -217,3 +217,23 @@ def test_refuses_what_it_cannot_explain():
     for option in ({"roles": {"*": "head"}}, {"policy": "muon"}, {"per_head": True}):
         with pytest.raises(TypeError, match=f"{next(iter(option))} are given to param_groups"):
             pg.explain(pg.Muon([w]), **option)
+
+
+def test_the_predicted_update_is_that_of_a_step():
+    """Muon's does not depend on the gradient; PolarGrad's is so many times its size."""
+    torch.manual_seed(0)
+    for make, scale in (
+        (lambda groups: pg.Muon(groups, lr=0.02, momentum=0.0, weight_decay=0.0), 1.0),
+        (lambda groups: pg.PolarGrad(groups, lr=0.02, momentum=0.0, method="svd"), 0.5),
+    ):
+        m = nn.Sequential(nn.Linear(64, 96, bias=False), nn.Linear(96, 48), nn.Linear(48, 96))
+        optimizer = make(pg.param_groups(m))
+        row = pg.explain(optimizer).rows[0]
+        p = m[0].weight
+        p.grad = 0.5 * torch.randn_like(p)
+        before = p.detach().clone()
+        optimizer.step()
+        moved = (p.detach() - before).square().mean().sqrt().item()
+        predicted, _, unit = row.update.partition(" ")
+        assert unit == ("g" if scale != 1.0 else "")
+        assert moved == pytest.approx(scale * float(predicted), rel=0.05)

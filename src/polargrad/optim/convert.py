@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from polargrad.linalg.precision import working_dtype
-from polargrad.optim.group_options import FORMS
 from polargrad.optim.matrix import BUFFER, STEP
 from polargrad.optim.routing.views import logical_shapes
+from polargrad.optim.signal import FORMS
 
 __all__ = ["convert_state"]
 

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.profiler import record_function
 
-from polargrad.errors import NonFiniteError
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
+from polargrad.optim.gradients import active, all_finite, refuse_nonfinite, refuse_sparse
 from polargrad.optim.group_options import (
     OF_EVERY_RULE,
     check_capturable,
@@ -256,7 +256,7 @@ class MatrixOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._step([_active(group) for group in self.param_groups])
+        self._step([active(group) for group in self.param_groups])
         return loss
 
     @torch.no_grad()
@@ -283,14 +283,17 @@ class MatrixOptimizer(Optimizer):
         self._opt_called = True  # or schedulers would warn that no step was taken
         self._step(chosen)
 
-    def _step(self, active: list[list[Tensor]]) -> None:
-        """Step the parameters in ``active``, a list for each group; all of them or none."""
-        for group, params in zip(self.param_groups, active, strict=True):
-            _refuse_sparse(group, params)
+    def _step(self, chosen: list[list[Tensor]]) -> None:
+        """Step the parameters in ``chosen``, a list for each group; all of them or none."""
+        for group, params in zip(self.param_groups, chosen, strict=True):
+            refuse_sparse(group, params)
+        stepped = list(itertools.chain.from_iterable(chosen))
         with record_function("polargrad::check"):
-            finite = self._all_finite(list(itertools.chain.from_iterable(active)))
+            finite = all_finite(stepped)
         if finite is None:
             return
+        if self.nonfinite == "raise" and not bool(finite):
+            refuse_nonfinite(self.param_groups, stepped)
         for group in self.param_groups:
             if group.get("rounding") == "stochastic" and group["rule"] == "matrix":
                 group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
@@ -303,7 +306,7 @@ class MatrixOptimizer(Optimizer):
             return
         # All that can still be refused is refused before the first group changes.
         decays = [decay_factor(g) if g["rule"] == "matrix" else None for g in self.param_groups]
-        work = zip(self.param_groups, active, decays, strict=True)
+        work = zip(self.param_groups, chosen, decays, strict=True)
         for number, (group, params, decay) in enumerate(work):
             if not params:
                 continue
@@ -330,27 +333,6 @@ class MatrixOptimizer(Optimizer):
             known.clear()
         known.append((copy.deepcopy(data), form))
         return form
-
-    def _all_finite(self, params: list[Tensor]) -> Tensor | None:
-        """One boolean tensor for all gradients, None if there are none; may raise, as was asked."""
-        gradients = [p.grad for p in params if p.grad is not None and p.grad.numel()]
-        if not gradients:
-            return None
-        device = gradients[0].device
-        # Wide enough for each: what float64 holds may be infinite in float32.
-        wide = torch.float64 if any(g.dtype == torch.float64 for g in gradients) else torch.float32
-        finite = torch.isfinite(
-            torch.stack([x.to(device, wide) for x in _extremes(gradients)])
-        ).all()
-        if self.nonfinite == "raise" and not bool(finite):
-            looked = {id(p) for p in params}
-            named = [pair for g in self.param_groups for pair in named_parameters(g)]
-            bad = [name for name, p in named if id(p) in looked and _broken(p)]
-            raise NonFiniteError(
-                f"the gradient of {', '.join(bad[:5])} is not finite ({len(bad)} parameters in "
-                "all); parameters and state are as they were"
-            )
-        return finite
 
     def _gated(self, finite: Tensor) -> bool:
         """Whether the verdict stays on the device: on a CPU reading it costs nothing."""
@@ -402,34 +384,3 @@ class MatrixOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")
         return {**super().__getstate__(), **{key: self.__dict__[key] for key in own}}
-
-
-def _extremes(gradients: list[Tensor]) -> list[Tensor]:
-    """Numbers of which one is NaN or infinite exactly if an entry of the gradients is.
-
-    The largest magnitude, or on a CPU, where that takes twenty times as long, both ends.
-    """
-    if any(g.device.type != "cpu" for g in gradients):
-        return list(torch._foreach_norm(gradients, float("inf")))
-    return [end for g in gradients for end in torch.aminmax(g)]
-
-
-def _active(group: dict[str, Any]) -> list[Tensor]:
-    """The parameters of a group that have a gradient."""
-    return [p for p in group["params"] if p.grad is not None]
-
-
-def _refuse_sparse(group: dict[str, Any], params: list[Tensor]) -> None:
-    """Raise RuntimeError for a sparse gradient."""
-    sparse = next((p for p in params if p.grad is not None and p.grad.is_sparse), None)
-    if sparse is not None:
-        name = next(n for n, p in named_parameters(group) if p is sparse)
-        raise RuntimeError(
-            f"parameter {name} has a sparse gradient, which no rule here reads: "
-            "use Embedding(sparse=False)"
-        )
-
-
-def _broken(parameter: Tensor) -> bool:
-    """Whether a parameter has a gradient that is not finite."""
-    return parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())

@@ -19,9 +19,9 @@ from polargrad.linalg import plain
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import COMPUTE_DTYPES
 from polargrad.optim.routing.views import WHOLE, logical_shapes
+from polargrad.optim.signal import FORMS
 
 ORDERS = ("momentum-first", "polar-first", "polyak")
-FORMS = ("ema", "heavy-ball")
 ROUNDINGS = ("nearest", "stochastic")
 RULES = ("matrix", "adamw")
 # Not float16: a gradient of 1e5 is finite, and its average in float16 would not be.

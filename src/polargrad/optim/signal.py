@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["mixed", "weight"]
+__all__ = ["FORMS", "mixed", "weight"]
+
+# How a momentum is formed: (1 − β) x is added to β M, or x itself.
+FORMS = ("ema", "heavy-ball")
 
 
 def mixed(

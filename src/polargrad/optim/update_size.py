@@ -11,7 +11,7 @@ import torch
 
 from polargrad.geometry import magnitude
 from polargrad.optim.gaussian_size import expected_nuclear_norm, matrix_shape, momentum_rms
-from polargrad.optim.group_options import FORMS
+from polargrad.optim.signal import FORMS
 
 __all__ = ["ADAMW_RMS", "DEFAULT_MOMENTUM", "Rule", "update_rms"]
 

@@ -16,16 +16,18 @@ from torch.optim import Optimizer
 
 from polargrad.linalg import label
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.group_rule import rule_of
 from polargrad.optim.memory import stacks_held, step_bytes
 from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.overrides import RoleRules
 from polargrad.optim.routing.policies import Policy
 from polargrad.optim.routing.roles import assign
 from polargrad.optim.routing.views import logical_shapes
+from polargrad.optim.update_size import update_rms
 
 __all__ = ["Explanation", "Row", "explain"]
 
-HEADER = ("parameter", "role", "matrices", "rule", "lr", "decay", "why")
+HEADER = ("parameter", "role", "matrices", "rule", "lr", "decay", "update", "why")
 # The direction of these is a polar factor: their row names the method that computes it.
 POLAR = ("spectral", "row_then_polar", "polar_then_row")
 
@@ -44,6 +46,10 @@ class Row:
         weight_decay: its decay, likewise.
         reason: why.
         numel: how many numbers it holds.
+        update: the predicted size of an update, the RMS of its entries: ``"0.0006"``, or
+            ``"0.003 g"`` for a step that is proportional to the gradient, g the RMS of a gradient
+            of independent Gaussian entries (:func:`polargrad.optim.update_rms`); AdamW's is the
+            conventional 0.2 lr. Empty where no prediction is known, or no optimizer.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Row:
     weight_decay: float | None
     reason: str
     numel: int
+    update: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,10 @@ class Explanation:
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
-            (r.name, r.role, r.matrices, r.rule, _number(r.lr), _number(r.weight_decay), r.reason)
+            (
+                *(r.name, r.role, r.matrices, r.rule, _number(r.lr), _number(r.weight_decay)),
+                *(r.update, r.reason),
+            )
             for r in self.rows
         ]
 
@@ -198,9 +208,23 @@ def _optimizer_rows(optimizer: Optimizer) -> list[Row]:
                     weight_decay=_decay(group),
                     reason=reason,
                     numel=parameter.numel(),
+                    update=_update(group, view, parameter),
                 )
             )
     return rows
+
+
+def _update(group: Mapping[str, Any], view: Mapping[str, Any], parameter: Tensor) -> str:
+    """The predicted size of an update of a parameter, by its first logical matrix."""
+    shapes = [(1, 1)]
+    if group["rule"] == "matrix":
+        shapes = logical_shapes(view, tuple(parameter.shape)) if parameter.numel() else []
+    rule = rule_of(group, shapes[0]) if shapes and group["lr"] else None
+    if rule is None:
+        return ""
+    of_gradient = rule.kind in ("polargrad", "gradient_descent")
+    size = update_rms(rule, shapes[0], gradient_rms=1.0 if of_gradient else None)
+    return f"{size:.2g}" + (" g" if of_gradient else "")
 
 
 def _matrices(rule: str, view: Mapping[str, Any], parameter: Tensor) -> str:

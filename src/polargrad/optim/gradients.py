@@ -1,0 +1,66 @@
+"""Gradients, looked at before a step: which there are, and whether the step can be taken."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from polargrad.errors import NonFiniteError
+from polargrad.optim.group_options import named_parameters
+
+__all__ = ["active", "all_finite", "refuse_nonfinite", "refuse_sparse"]
+
+
+def active(group: dict[str, Any]) -> list[Tensor]:
+    """The parameters of a group that have a gradient."""
+    return [p for p in group["params"] if p.grad is not None]
+
+
+def refuse_sparse(group: dict[str, Any], params: list[Tensor]) -> None:
+    """Raise RuntimeError for a sparse gradient."""
+    sparse = next((p for p in params if p.grad is not None and p.grad.is_sparse), None)
+    if sparse is not None:
+        name = next(n for n, p in named_parameters(group) if p is sparse)
+        raise RuntimeError(
+            f"parameter {name} has a sparse gradient, which no rule here reads: "
+            "use Embedding(sparse=False)"
+        )
+
+
+def all_finite(params: list[Tensor]) -> Tensor | None:
+    """One boolean tensor for the gradients of these parameters, None if there are none."""
+    gradients = [p.grad for p in params if p.grad is not None and p.grad.numel()]
+    if not gradients:
+        return None
+    device = gradients[0].device
+    # Wide enough for each: what float64 holds may be infinite in float32.
+    wide = torch.float64 if any(g.dtype == torch.float64 for g in gradients) else torch.float32
+    return torch.isfinite(torch.stack([x.to(device, wide) for x in _extremes(gradients)])).all()
+
+
+def _extremes(gradients: list[Tensor]) -> list[Tensor]:
+    """Numbers of which one is NaN or infinite exactly if an entry of the gradients is.
+
+    The largest magnitude, or on a CPU, where that takes twenty times as long, both ends.
+    """
+    if any(g.device.type != "cpu" for g in gradients):
+        return list(torch._foreach_norm(gradients, float("inf")))
+    return [end for g in gradients for end in torch.aminmax(g)]
+
+
+def refuse_nonfinite(groups: list[dict[str, Any]], params: list[Tensor]) -> NoReturn:
+    """Raise NonFiniteError, with the names of those among ``params`` that have such a gradient."""
+    looked = {id(p) for p in params}
+    named = [pair for group in groups for pair in named_parameters(group)]
+    bad = [name for name, p in named if id(p) in looked and _broken(p)]
+    raise NonFiniteError(
+        f"the gradient of {', '.join(bad[:5])} is not finite ({len(bad)} parameters in "
+        "all); parameters and state are as they were"
+    )
+
+
+def _broken(parameter: Tensor) -> bool:
+    """Whether a parameter has a gradient that is not finite."""
+    return parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
