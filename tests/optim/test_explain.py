@@ -65,7 +65,7 @@ def test_it_is_plain_data():
     rows = pg.explain(model()).to_dict()
     assert json.loads(json.dumps(rows)) == rows
     assert set(rows[0]) == {
-        *("name", "role", "matrices", "rule", "lr", "weight_decay", "reason", "numel")
+        *("name", "role", "matrices", "rule", "lr", "weight_decay", "update", "reason", "numel")
     }
 
 
