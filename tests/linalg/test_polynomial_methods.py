@@ -388,3 +388,13 @@ def test_norms_do_not_overflow_half_precision(dtype, shape, bound):
         u = pg.polar_factor(scaled, method=PolarExpress(6, bound=bound), compute_dtype=dtype)
         sizes = torch.linalg.svdvals(u.double())[..., :rank]
         assert (sizes - 1.0).abs().max() <= 0.15
+
+
+@pytest.mark.parametrize("shape", [(2, 520, 512), (2, 600, 530)])
+def test_large_matrices_of_a_stack_are_as_if_alone_to_the_bit(shape):
+    """On a CPU they are taken one by one: the batched product is slower, and rounds otherwise."""
+    A = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    for method in (pg.linalg.NewtonSchulz(), pg.linalg.PolarExpress()):
+        together = pg.polar_factor(A, method=method)
+        for one, factor in zip(A, together, strict=True):
+            assert torch.equal(pg.polar_factor(one, method=method), factor)

@@ -21,9 +21,9 @@ __all__ = ["by_level", "is_better_looped", "level_of", "one_by_one"]
 LEAST_LOOP_COLUMNS = 128
 
 
-def is_better_looped(x: Tensor) -> bool:
+def is_better_looped(x: Tensor, columns: int = LEAST_LOOP_COLUMNS) -> bool:
     """Whether a stack is to be taken matrix by matrix rather than in batched calls."""
-    return x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= LEAST_LOOP_COLUMNS
+    return x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= columns and x.shape[0] > 0
 
 
 def one_by_one(method: Callable[[Tensor], Factor], x: Tensor) -> Factor:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from polargrad.linalg.methods.levels import is_better_looped
 from polargrad.linalg.methods.outcome import Promise
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, error_growth
 from polargrad.linalg.precision import HALF
@@ -22,6 +23,8 @@ BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
 LOWER = 1e-3
 # Of a Gram matrix: twice products.PIECE.
 LONGEST_SUM = 1024
+# From so many columns on a batched product is slower on a CPU than one product after the other.
+LEAST_LOOP_COLUMNS = 512
 
 
 def check_steps(steps: int) -> None:
@@ -101,9 +104,13 @@ def iterate(
     .. math:: X \leftarrow X / (s\,\beta), \qquad
               X \leftarrow X (a I + b G + c G^2 + d G^3 + e G^4), \quad G = X^{\mathsf H}X
 
-    with β, s and eps as in :func:`normalise`. Cost a step: 4 m n² flops for degree 3, 2 n³ more
+    with β, s and eps as in :func:`normalise`. On a CPU large matrices of a stack are taken one by
+    one, which is up to 1.4 times faster. Cost a step: 4 m n² flops for degree 3, 2 n³ more
     for degree 5, 4 n³ more for 7 and 9: two, three, four products.
     """
+    if is_better_looped(x, LEAST_LOOP_COLUMNS):
+        each = (iterate(one, polynomials, bound=bound, safety=safety, eps=eps) for one in x)
+        return torch.stack(list(each))
     x, gram = normalise(x, bound, safety=safety, eps=eps)
     for a, *higher in polynomials:
         if gram is None:
