@@ -1,4 +1,4 @@
-"""The benchmark of a step: its tables, sums, profiles and refusals; nothing here is timed."""
+"""The benchmark of a step: its tables, sums and refusals; nothing here is timed."""
 
 import csv
 import itertools
@@ -25,13 +25,8 @@ from polargrad.experiments.bench_step_candidates import (
     StepCandidate,
     beside_adamw,
     chosen,
-    muon_auto,
-    muon_five_steps,
-    optimizer_of,
-    polar_grad,
 )
 from polargrad.experiments.bench_step_figure import bar, draw_panel
-from polargrad.experiments.bench_step_profile import STAGES, mark, profile_step
 from polargrad.experiments.bench_step_results import stages_of, table
 from polargrad.experiments.bench_step_shapes import (
     MODELS,
@@ -147,65 +142,6 @@ class TestShapes:
         cases = [(str(case.model), case.scope) for case in settings().cases]
         assert ("adapters", "vectors") not in cases
         assert len(cases) == 5
-
-
-class TestProfile:
-    """Stages and memory are those of what was called."""
-
-    def test_memory_that_is_live_at_once_adds_up(self):
-        def one_after_the_other():
-            for _ in range(3):
-                torch.empty(1000, 250)
-
-        def together():
-            return [torch.empty(1000, 250) for _ in range(3)] and None
-
-        megabyte = 1000 * 250 * 4
-        assert profile_step(one_after_the_other, "cpu").peak_bytes == megabyte
-        assert profile_step(together, "cpu").peak_bytes == 3 * megabyte
-
-    def test_what_stays_does_not_count(self):
-        kept = []
-
-        def step():
-            kept.append(torch.empty(500))
-            torch.empty(300)
-
-        assert profile_step(step, "cpu").peak_bytes == 1200
-
-    def test_what_goes_does_not_count_either(self):
-        held = [torch.empty(5000)]
-
-        def step():
-            held.clear()
-            torch.empty(300)
-
-        assert profile_step(step, "cpu").peak_bytes == 1200
-
-    def test_temporaries_inside_of_an_operation_count(self):
-        a = torch.eye(100)
-        # The factor, and beside it the copy that the decomposition works on.
-        found = profile_step(lambda: torch.linalg.svd(a, full_matrices=False), "cpu").peak_bytes
-        assert found > 2 * a.numel() * 4
-
-    def test_stages_add_up_over_their_marks(self):
-        def step():
-            for _ in range(3):
-                with mark("direction"):
-                    torch.eye(64) @ torch.eye(64)
-            with mark("update"):
-                torch.eye(64)
-
-        found = profile_step(step, "cpu").stages
-        assert set(found) == {"direction", "update", "other"}
-        assert found["direction"] > found["update"] > 0
-
-    @pytest.mark.parametrize("make", [polar_grad, muon_auto, muon_five_steps])
-    def test_our_optimizers_mark_their_stages(self, make):
-        optimizer = optimizer_of(make, parameters((6, 4), (6, 4)), parameters((5,)))
-        optimizer.step()
-        found = profile_step(optimizer.step, "cpu").stages
-        assert set(found) == {*STAGES, "other"}
 
 
 class TestCandidates:

@@ -12,7 +12,6 @@ from torch import nn
 import polargrad as pg
 from polargrad.optim.routing.views import (
     FLATTEN,
-    STACK,
     WHOLE,
     check,
     conv,
@@ -157,7 +156,7 @@ def separate():
             *(conv(taps=True, transpose=True), (2, 3, 2)),
             lambda x: [x[:, :, 0].T, x[:, :, 1].T],
         ),
-        "experts": (STACK, (2, 3, 4), lambda x: [x[0], x[1]]),
+        "experts": (experts(), (2, 3, 4), lambda x: [x[0], x[1]]),
         "old name of experts": ({"kind": "stack"}, (2, 3, 4), lambda x: [x[0], x[1]]),
         "experts' gate and up": (
             *(experts(split(2)), (2, 4, 3)),
@@ -227,7 +226,7 @@ def test_fused_equals_separate(name, order):
         (WHOLE, (4,), "needs at least two dimensions"),
         (split(2), (2, 3, 4), "'whole' is for a matrix, got 3 dimensions"),
         (FLATTEN, (4,), "needs at least two dimensions"),
-        (STACK, (), "needs at least two dimensions"),
+        (experts(), (), "needs at least two dimensions"),
         (split(3), (4, 6), "4 rows cannot be split into 3 equal parts"),
         (split(4, transpose=True), (4, 6), "6 rows cannot be split into 4 equal parts"),
         (split(0), (4, 6), "parts must be at least 1, got 0"),

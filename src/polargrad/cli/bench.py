@@ -63,15 +63,13 @@ class BenchPolar:
     shapes: Annotated[tuple[str, ...] | None, SHAPES] = None
     """ROWSxCOLUMNS, or BATCHxROWSxCOLUMNS for a stack."""
     spectra: Annotated[tuple[str, ...] | None, SPECTRA_OPTION] = None
-    """gaussian, flat, spiked, power-law, geometric or half-large-half-small; with a condition
-    number behind it, as in geometric:1e6, where it takes one."""
+    """gaussian, flat, spiked, power-law, geometric, half-large-half-small; geometric:1e6 sets κ."""
     tolerances: Annotated[tuple[float, ...] | None, TOLERANCES] = None
     """Tolerances that the planner is asked for, besides converged."""
     dtypes: Annotated[tuple[str, ...] | None, DTYPES_OPTION] = None
     """float32, float64, complex64 or complex128."""
     methods: Annotated[tuple[str, ...] | None, METHODS] = None
-    """Which of ours: auto (the planner), names of methods, or descriptions as JSON, such as
-    '{"name": "qdwh", "steps": 3}'."""
+    """Ours: auto (the planner), names, or descriptions as JSON: '{"name": "qdwh", "steps": 3}'."""
     threads: Annotated[int | None, THREADS] = None
     """Threads of every candidate."""
     repetitions: Annotated[int | None, POLAR_REPETITIONS] = None
@@ -126,6 +124,13 @@ class BenchStep:
     that compute in bfloat16 step one matrix of each shape, counted as often as the model has it,
     and are marked so. The folder receives settings.json, provenance.json, results.jsonl,
     results.csv and step_time.png, with the time of each stage and the peak memory of a step.
+
+    Candidates: polargrad, muon, muon-quintic, adamw, adamw-rule, torch-muon, torch-adamw,
+    muon-optimizer, dion, pytorch-optimizer, emerging-optimizers; and hand-loop and
+    torch-adamw-foreach, which the others are divided by.
+
+    All blocks of qwen2-0.5b take some 25 GB of memory; a few blocks, as --layers has them, stand
+    for all where matrices are large, less so in lora-rank-16.
     """
 
     models: Annotated[tuple[str, ...] | None, MODELS] = None
@@ -133,12 +138,9 @@ class BenchStep:
     scopes: Annotated[tuple[str, ...] | None, SCOPES] = None
     """What is stepped: matrices, vectors (with embeddings and heads, by AdamW), or all of both."""
     layers: Annotated[int | None, LAYERS] = None
-    """Step at most so many of a model's equal blocks, and multiply their time: enough for large
-    matrices, less so for lora-rank-16. All of qwen2-0.5b takes some 25 GB of memory."""
+    """Step at most so many of a model's equal blocks, and multiply their time."""
     candidates: Annotated[tuple[str, ...] | None, CANDIDATES] = None
-    """polargrad, muon, muon-quintic, adamw, adamw-rule, torch-muon, torch-adamw, muon-optimizer,
-    dion, pytorch-optimizer or emerging-optimizers. hand-loop and torch-adamw-foreach, which the
-    others are divided by, are measured in any case."""
+    """Some of those above; what the others are divided by is measured in any case."""
     threads: Annotated[int | None, THREADS] = None
     """Threads of every candidate."""
     repetitions: Annotated[int | None, STEP_REPETITIONS] = None

@@ -24,8 +24,8 @@ from polargrad.experiments.bench_peers import (
 )
 from polargrad.experiments.bench_results import COLUMNS, calibration
 from polargrad.experiments.bench_rounds import quartiles, ratio, time_in_rounds
-from polargrad.experiments.bench_run import CSV, RunSettings, finished, run_cases, summary
-from polargrad.experiments.bench_tables import Row, write_csv
+from polargrad.experiments.bench_run import RunSettings, finished, run_cases, summary
+from polargrad.experiments.bench_tables import Row
 from polargrad.experiments.quadratic_results import write_json
 
 CALIBRATION = "calibration.json"
@@ -120,11 +120,11 @@ def bench_polar(
         settings.cases,
         partial(measure, settings=settings),
         settings=settings,
+        columns=COLUMNS,
         packages=FOREIGN.values(),
         overwrite=overwrite,
         say=say,
     )
-    write_csv(folder / CSV, rows, COLUMNS)
     if calibrate:
         write_json(folder / CALIBRATION, calibration(rows, settings.tolerances, where))
     draw(rows, folder / FIGURE)

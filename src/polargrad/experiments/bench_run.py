@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from polargrad.experiments.bench_rounds import quartiles
-from polargrad.experiments.bench_tables import Row
+from polargrad.experiments.bench_tables import Row, write_csv
 from polargrad.experiments.quadratic_results import PROVENANCE, write_json
 from polargrad.records import RecordWriter, RunFolder, provenance
 
@@ -73,11 +73,12 @@ def run_cases(
     measure: Callable[[Case], Iterable[Row]],
     *,
     settings: RunSettings,
+    columns: Sequence[str],
     packages: Iterable[str] = (),
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Path, list[Row], dict[str, Any]]:
-    """Measure the cases one after the other, and write settings, provenance and results.jsonl.
+    """Measure the cases one after the other; write settings, provenance, results.jsonl and .csv.
 
     Args:
         out: a new or empty folder, or with ``overwrite`` one that holds a benchmark.
@@ -85,6 +86,7 @@ def run_cases(
         cases: what there is to measure; each is announced as its text.
         measure: returns the rows of a case.
         settings: threads and device.
+        columns: what of a row results.csv has.
         packages: distributions whose versions the provenance has, where they are installed.
         overwrite: delete the run that ``out`` holds.
         say: is told which case begins; None for standard error.
@@ -106,6 +108,7 @@ def run_cases(
             for row in measure(case):
                 records.write(row)
                 rows.append(row)
+    write_csv(folder / CSV, rows, columns)
     return folder, rows, where
 
 

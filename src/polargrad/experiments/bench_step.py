@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from polargrad.experiments.bench_rounds import ratio, time_in_rounds
-from polargrad.experiments.bench_run import CSV, RunSettings, finished, run_cases, summary
+from polargrad.experiments.bench_run import RunSettings, finished, run_cases, summary
 from polargrad.experiments.bench_step_candidates import (
     CANDIDATES,
     PACKAGES,
@@ -32,7 +32,7 @@ from polargrad.experiments.bench_step_shapes import (
     one_a_shape,
     parts,
 )
-from polargrad.experiments.bench_tables import Row, write_csv
+from polargrad.experiments.bench_tables import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +123,11 @@ def bench_step(
         settings.cases,
         partial(measure, settings=settings),
         settings=settings,
+        columns=COLUMNS,
         packages=PACKAGES,
         overwrite=overwrite,
         say=say,
     )
-    write_csv(folder / CSV, rows, COLUMNS)
     draw(rows, folder / FIGURE)
     return rows
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polargrad.experiments.bench_step_profile import COLUMNS, MATRICES, OTHER
+from polargrad.experiments.bench_step_profile import MATRICES, OTHER, STAGES
 from polargrad.experiments.bench_step_results import stages_of
 from polargrad.experiments.bench_tables import Row, by
 from polargrad.records import require
 from polargrad.records.figures import COLOURS, STYLE, save_png
 
 NAMES = {MATRICES: "matrices, not split", OTHER: "rest of the step"}
-COLOUR = dict(zip(COLUMNS, (*COLOURS[:5], "#7F7F7F", "#C7C7C7"), strict=True))
+COLOUR = dict(zip(STAGES, (*COLOURS[:5], "#7F7F7F", "#C7C7C7"), strict=True))
 # A bar is cut where it would be so much longer than the longest of ours and the reference.
 LONGEST = 1.3
 
@@ -95,5 +95,5 @@ def bar(row: Mapping[str, Any]) -> dict[str, float]:
 def _legend(matplotlib: Any, rows: Sequence[Row]) -> tuple[list[Any], list[str]]:
     """A patch and a name for each stage that occurs."""
     patches = require("matplotlib.patches", extra="experiments")
-    present = [s for s in COLUMNS if any(s in stages_of(r) for r in rows if not r["skipped"])]
+    present = [s for s in STAGES if any(s in stages_of(r) for r in rows if not r["skipped"])]
     return [patches.Patch(color=COLOUR[s]) for s in present], [NAMES.get(s, s) for s in present]

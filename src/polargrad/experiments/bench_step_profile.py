@@ -12,11 +12,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 # As the engine marks them in the order of a step.
-STAGES = ("check", "momentum", "direction", "update", "adamw")
+MARKED = ("check", "momentum", "direction", "update", "adamw")
 # Of an optimizer that is not marked inside: its whole step of the matrices.
 MATRICES = "matrices"
 OTHER = "other"
-COLUMNS = (*STAGES, MATRICES, OTHER)
+STAGES = (*MARKED, MATRICES, OTHER)
 PREFIX = "polargrad::"
 WHOLE = "bench::step"
 

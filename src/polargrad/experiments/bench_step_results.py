@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from polargrad.experiments.bench_step_profile import COLUMNS as STAGE_NAMES
+from polargrad.experiments.bench_step_profile import STAGES
 from polargrad.experiments.bench_tables import Row, aligned, by, left_out
 
 FIGURE = "step_time.png"
@@ -26,7 +26,7 @@ COLUMNS = (
     "over_reference_better_quartile",
     "over_torch_muon",
     "peak_mebibytes",  # beyond parameters, gradients and state
-    *(stage + SUFFIX for stage in STAGE_NAMES),  # of one profiled step, which is slower
+    *(stage + SUFFIX for stage in STAGES),  # of one profiled step, which is slower
     "skipped",
 )
 MARKS = {"all": "", "some equal blocks": " *", "a matrix of each shape": " **"}
@@ -40,14 +40,12 @@ NOTES = {
 
 def stage_columns(stages: Mapping[str, float]) -> Row:
     """Return the columns of the stages; None for one that the step does not have."""
-    return {stage + SUFFIX: stages.get(stage) for stage in STAGE_NAMES}
+    return {stage + SUFFIX: stages.get(stage) for stage in STAGES}
 
 
 def stages_of(row: Row) -> dict[str, float]:
     """Return milliseconds by stage of a row, of those that it has."""
-    return {
-        stage: row[stage + SUFFIX] for stage in STAGE_NAMES if row.get(stage + SUFFIX) is not None
-    }
+    return {stage: row[stage + SUFFIX] for stage in STAGES if row.get(stage + SUFFIX) is not None}
 
 
 def table(rows: Sequence[Row], layers: int | None = None) -> str:
@@ -62,7 +60,7 @@ def table(rows: Sequence[Row], layers: int | None = None) -> str:
         measured = sorted(
             (row for row in block if not row["skipped"]), key=lambda row: row["milliseconds"]
         )
-        present = [s for s in STAGE_NAMES if any(s in stages_of(row) for row in measured)]
+        present = [s for s in STAGES if any(s in stages_of(row) for row in measured)]
         heads = ("", "ms", "quartiles", "ratio", "/torch Muon", "peak MiB", *present)
         lines = aligned([heads, *(_cells(row, present) for row in measured)])
         about = f"{' '.join(title)} (ratio: time relative to {block[0]['reference']})"

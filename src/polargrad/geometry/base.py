@@ -31,6 +31,7 @@ __all__ = [
     "frobenius",
     "inner",
     "on_scaled",
+    "over_power_of_two",
 ]
 
 # Every tensor of a state has one entry a matrix: its first dimension is that of the stack. Sums of
@@ -130,10 +131,10 @@ class Norm(Geometry):
         working = X.to(working_dtype(X.dtype))
         if working.numel() == 0:
             return working.real.new_zeros(working.shape[:-2])
-        scaled, exponent, finite = prepare(working, "propagate")
+        scaled, exponent, finite = over_power_of_two(working)
         value = self._norm(scaled, state)[..., None, None].to(torch.float64)
         value = times_power_of_two(value, exponent).to(working.real.dtype)
-        return torch.where(_known(finite), value, torch.nan)[..., 0, 0]
+        return torch.where(finite, value, torch.nan)[..., 0, 0]
 
     @abstractmethod
     def _norm(self, scaled: Tensor, state: State | None) -> Tensor:
@@ -154,14 +155,26 @@ def on_scaled(signal: Tensor, unit: Callable[[Tensor], tuple[Tensor, Tensor]]) -
     directions and dual norms: so neither 1e-30 nor 1e30 is lost on the way. A dual norm is
     multiplied by its power in float64, and overflows only where its value does.
     """
-    scaled, exponent, finite = prepare(signal, "propagate")
+    scaled, exponent, finite = over_power_of_two(signal)
     direction, dual_norm = unit(scaled)
     dual_norm = times_power_of_two(dual_norm[..., None, None].to(torch.float64), exponent)
-    known = _known(finite)
     return Ascent(
-        torch.where(known, direction, torch.nan),
-        torch.where(known, dual_norm.to(signal.real.dtype), torch.nan)[..., 0, 0],
+        torch.where(finite, direction, torch.nan),
+        torch.where(finite, dual_norm.to(signal.real.dtype), torch.nan)[..., 0, 0],
     )
+
+
+def over_power_of_two(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x over exact powers of two, their exponents, and which matrices are finite.
+
+    x is not empty, the exponents and the verdicts have the shape (..., 1, 1). The largest entry of
+    a matrix is then in [1/2, 1), or zero; a matrix that is not finite is zero.
+    """
+    scaled, exponent, finite = prepare(x, "propagate")
+    # As prepare promises of what is not empty, where it does not raise.
+    assert isinstance(exponent, Tensor)
+    assert finite is not None
+    return scaled, exponent, finite
 
 
 def frobenius(x: Tensor) -> Tensor:
@@ -175,9 +188,3 @@ def divided(x: Tensor, by: Tensor) -> Tensor:
     zero = by == 0
     quotient = x / torch.where(zero, torch.ones_like(by), by).to(x.real.dtype)
     return torch.where(zero, torch.zeros_like(quotient), quotient)
-
-
-def _known(finite: Tensor | None) -> Tensor:
-    """Which matrices are finite; ``prepare`` says so wherever it is asked to propagate."""
-    assert finite is not None
-    return finite

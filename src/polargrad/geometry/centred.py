@@ -9,11 +9,10 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from polargrad.geometry.base import Ascent, Geometry, State, frobenius
+from polargrad.geometry.base import Ascent, Geometry, State, frobenius, over_power_of_two
 from polargrad.geometry.spectral import Spectral
 from polargrad.linalg import Method
 from polargrad.linalg.precision import double_dtype
-from polargrad.linalg.preparation import prepare
 from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["Centred"]
@@ -83,8 +82,7 @@ class Centred(Geometry):
 
 def _centred(signal: Tensor) -> Tensor:
     """ΠS in the unit of S, zero where that is rounding, NaN where S is not finite."""
-    scaled, exponent, finite = prepare(signal, "propagate")
-    assert finite is not None  # as prepare promises where it propagates
+    scaled, exponent, finite = over_power_of_two(signal)
     # Twice: the first time the mean itself was rounded to the dtype of the entries.
     x = _without_mean(_without_mean(scaled))
     rounding = frobenius(x) <= torch.finfo(x.dtype).eps * frobenius(scaled)

@@ -1,4 +1,4 @@
-"""Checks of the options of a geometry: numbers in their range, names among those allowed."""
+"""Checks of the options of a geometry: numbers, counts and flags."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.geometry.base import State
 from polargrad.geometry.checks import check_number
-from polargrad.geometry.preconditioner import Preconditioner, check_beta, square_stack
+from polargrad.geometry.preconditioner import Preconditioner, square_stack
 from polargrad.geometry.spectral import Side
 from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.roots import inverse_root_unchecked
@@ -189,5 +189,5 @@ def _inverse_root(factor: Tensor, p: float, damping: float, dtype: torch.dtype) 
 
 def _check(beta: float | None, damping: float) -> None:
     if beta is not None:
-        check_beta("beta", beta)
+        check_number("beta", beta, below=1.0)
     check_number("damping", damping)

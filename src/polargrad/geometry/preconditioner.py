@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from polargrad.geometry.base import Ascent, Norm, State, divided, inner, on_scaled
-from polargrad.geometry.checks import check_number
 
-__all__ = ["Preconditioner", "check_beta", "square_stack"]
+__all__ = ["Preconditioner", "square_stack"]
 
 
 class Preconditioner(Norm):
@@ -80,8 +79,3 @@ class Preconditioner(Norm):
 def square_stack(example: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Zero matrices (B, size, size) for a stack like ``example``."""
     return torch.zeros(example.shape[0], size, size, dtype=dtype, device=example.device)
-
-
-def check_beta(name: str, value: object) -> None:
-    """Raise unless ``value`` is the β of an average: a number in [0, 1)."""
-    check_number(name, value, below=1.0)

@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polargrad.geometry.base import State, divided
+from polargrad.geometry.base import State, divided, over_power_of_two
 from polargrad.geometry.checks import check_count, check_flag, check_number
 from polargrad.geometry.diagonal import root_mean_square
-from polargrad.geometry.preconditioner import Preconditioner, check_beta, square_stack
+from polargrad.geometry.preconditioner import Preconditioner, square_stack
 from polargrad.linalg.precision import double_dtype, working_dtype
-from polargrad.linalg.preparation import prepare
 from polargrad.linalg.roots import hermitian_eigen
 from polargrad.linalg.scaling import times_power_of_two
 
@@ -91,8 +90,8 @@ class RotatedDiagonal(Preconditioner):
     begins_with_first: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_beta("beta", self.beta)
-        check_beta("beta2", self.beta2)
+        check_number("beta", self.beta, below=1.0)
+        check_number("beta2", self.beta2, below=1.0)
         check_number("eps", self.eps)
         check_count("refresh", self.refresh)
         check_flag("bias_correction", self.bias_correction)
@@ -154,9 +153,7 @@ def _between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
     """
     if x.numel() == 0:
         return x
-    scaled, exponent, finite = prepare(x, "propagate")
-    assert finite is not None  # as prepare promises where it propagates
-    assert isinstance(exponent, Tensor)
+    scaled, exponent, finite = over_power_of_two(x)
     product = (left @ scaled.to(left.dtype) @ right).to(x.dtype)
     return torch.where(finite, times_power_of_two(product, exponent), torch.nan)
 
@@ -174,8 +171,7 @@ def _eigenvectors(factors: Tensor) -> Tensor:
     """Eigenvectors of symmetric matrices, largest eigenvalue first; NaN for one not finite."""
     if factors.numel() == 0:
         return factors
-    scaled, _, finite = prepare(factors.to(double_dtype(factors.dtype)), "propagate")
-    assert finite is not None  # as prepare promises where it propagates
+    scaled, _, finite = over_power_of_two(factors.to(double_dtype(factors.dtype)))
     _, vectors = hermitian_eigen(scaled)
     return torch.where(finite, vectors.flip(-1), torch.nan)
 

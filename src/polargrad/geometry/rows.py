@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polargrad.geometry.base import Ascent, Norm, State, divided, frobenius
+from polargrad.geometry.base import Ascent, Norm, State, divided, frobenius, over_power_of_two
 from polargrad.linalg.precision import double_dtype
-from polargrad.linalg.preparation import prepare
 from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["LargestColumn", "LargestRow", "normalised_rows"]
@@ -79,10 +78,7 @@ def normalised_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
     A matrix that is not finite becomes NaN, its lengths too; zero rows stay zero.
     """
-    rows, exponent, finite = prepare(
-        x.unsqueeze(-2), "propagate"
-    )  # each row a matrix: (..., m, 1, n)
-    assert finite is not None  # it is None only where errors are raised instead
+    rows, exponent, finite = over_power_of_two(x.unsqueeze(-2))  # each row a matrix: (..., m, 1, n)
     length = frobenius(rows)[..., None, None]
     known = finite.all(dim=-3, keepdim=True)
     unit = torch.where(known, divided(rows, length), torch.nan)

@@ -9,12 +9,19 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from polargrad.geometry.base import Ascent, Geometry, Norm, State, inner, on_scaled
+from polargrad.geometry.base import (
+    Ascent,
+    Geometry,
+    Norm,
+    State,
+    inner,
+    on_scaled,
+    over_power_of_two,
+)
 from polargrad.geometry.checks import check_flag, check_number
 from polargrad.linalg import SVD, Method, polar
 from polargrad.linalg.methods.gram_eigh import from_gram
 from polargrad.linalg.precision import double_dtype
-from polargrad.linalg.preparation import prepare
 from polargrad.linalg.products import gram
 from polargrad.linalg.scaling import times_power_of_two
 
@@ -36,7 +43,7 @@ class PolarGeometry(Geometry):
         side: ``"right"`` or ``"left"`` computes it from that Gram matrix instead,
             :math:`S(S^{\mathsf H}S)^{-1/2}` or :math:`(SS^{\mathsf H})^{-1/2}S`, by
             eigendecomposition in double precision.
-        damping: δ of the damped factor, at least 0; of the smaller side unless ``side`` is given.
+        damping: δ of the damped factor, at least 0; then the smaller side is taken in any case.
         correct: correct :math:`\langle S, \hat U\rangle` for a factor that has not converged.
 
     Raises:
@@ -87,7 +94,7 @@ class PolarGeometry(Geometry):
         )
         if not self.correct:
             return Ascent(result.U, result.nuclear_norm)
-        scaled, exponent, _ = prepare(signal, "propagate")
+        scaled, exponent, _ = over_power_of_two(signal)
         value = _corrected(scaled, result.U).to(signal.real.dtype)[..., None, None]
         return Ascent(result.U, times_power_of_two(value, exponent)[..., 0, 0])
 

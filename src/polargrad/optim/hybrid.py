@@ -28,9 +28,8 @@ class HybridPolarGrad(MatrixOptimizer):
        \end{aligned}
 
     rows(M) has every row of M divided by its norm. The first does not depend on the gradient's
-    scale; the second is of degree α in it. In the published code the second order divides its own
-    scale away, and α is without effect there: here it has the effect that the first line of its
-    description says.
+    scale; the second is of degree α in it. The published code of the second order divides its own
+    scale away, so that α has no effect there; here it has.
 
     Args:
         params: parameters or groups, best from :func:`polargrad.param_groups`.

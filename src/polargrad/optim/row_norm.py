@@ -20,8 +20,8 @@ class RowNorm(MatrixOptimizer):
     .. math:: X_i \leftarrow (1-\gamma\lambda) X_i - \gamma\, a\,\frac{M_i}{\|M_i\|_2}
 
     with M the momentum and a = 1; with ``scaled=True`` a is the sum of the row norms, their dual.
-    No products of matrices: the cheapest rule that commutes with permutations of the rows and
-    rotations of the columns, which is the symmetry of an embedding.
+    There are no products of matrices. It commutes with permutations of the rows and rotations of
+    the columns, which is the symmetry of an embedding.
 
     Args:
         params: parameters or groups, best from :func:`polargrad.param_groups`.

@@ -37,7 +37,7 @@ class SOAP(MatrixOptimizer):
         lr: γ, the RMS of a step in the first steps, as Adam's.
         betas: β of the momentum and β₂ of the second moments.
         eps: ε.
-        refresh: the eigenbases are found anew every so many steps.
+        refresh: the eigenbases are brought up to date every so many steps.
         weight_decay: λ.
         **options: what every optimizer here takes (:class:`MatrixOptimizer`).
 

@@ -20,9 +20,8 @@ class SSD(MatrixOptimizer):
     .. math:: G_k \approx W \Sigma V^{\mathsf T} \;\text{(a randomized SVD of rank k)}, \qquad
               X_{k+1} = (1-\gamma\lambda) X_k - \gamma \operatorname{tr}(\Sigma)\, W V^{\mathsf T}
 
-    The method of 2015 that PolarGrad's steps without momentum repeat with a whole polar factor.
-    Use it where the gradient's spectrum decays: what is left out of the k directions is not
-    descended.
+    PolarGrad without momentum is the same with all directions. Use it where the gradient's spectrum
+    decays: what is left out of the k directions is not descended.
 
     Args:
         params: parameters or groups, best from :func:`polargrad.param_groups`.

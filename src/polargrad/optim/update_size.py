@@ -60,7 +60,7 @@ class Rule:
             1/(1 − β) times as large: a step of degree 0 does not see it, PolarGrad's does.
         nesterov: whether the gradient is looked at once more after the average.
         factor_rms: RMS of the singular values of the polar factor that is used: 1 if it is exact;
-            see :func:`polargrad.optim.update_size.newton_schulz_rms` for Muon's five steps.
+            see :func:`polargrad.optim.gaussian_size.newton_schulz_rms` for Muon's five steps.
 
     Raises:
         ValueError: for a number outside its range, or an option that the kind does not have.

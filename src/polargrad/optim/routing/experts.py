@@ -10,8 +10,6 @@ from polargrad.optim.routing.uses import Finding, Use, from_transformers
 from polargrad.optim.routing.views import WHOLE, View, experts, interleaved, split
 
 TURNED: View = {**WHOLE, "transpose": True}
-
-
 # What the experts of transformers call their matrices.
 STACKED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
 

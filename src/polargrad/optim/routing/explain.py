@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from polargrad.geometry import geometry
 from polargrad.linalg import label
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.group_rule import rule_of
@@ -28,8 +29,6 @@ from polargrad.optim.update_size import update_rms
 __all__ = ["Explanation", "Row", "explain"]
 
 HEADER = ("parameter", "role", "matrices", "rule", "lr", "decay", "update", "why")
-# The direction of these is a polar factor: their row names the method that computes it.
-POLAR = ("spectral", "row_then_polar", "polar_then_row")
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> 
     """AdamW, or the magnitude, the geometry, and the methods of the polar factor."""
     if group["rule"] == "adamw":
         return "AdamW"
-    if not _uses_polar(group.get("geometry", "spectral")):
+    if not geometry(group["geometry"]).uses_polar:
         return _direction(group)
     dtype = working_dtype(parameter.dtype)
     labels = dict.fromkeys(
@@ -276,15 +275,6 @@ def _form(spec: Any) -> str:
     ]
     words = [_form(inner)] if inner is not None else []
     return str(spec.get("name")) + (f"({', '.join([*words, *said])})" if words or said else "")
-
-
-def _uses_polar(spec: Any) -> bool:
-    """Whether a method of the polar factor is used: not with a side or a damping."""
-    if isinstance(spec, Mapping):
-        if spec.get("inner") is not None:
-            return _uses_polar(spec["inner"])
-        return spec.get("name") in POLAR and not spec.get("side") and not spec.get("damping")
-    return (spec if isinstance(spec, str) else getattr(spec, "name", None)) in POLAR
 
 
 def _decay(group: Mapping[str, Any]) -> float:

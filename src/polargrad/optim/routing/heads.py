@@ -15,7 +15,7 @@ CHANNEL_NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
-CONVOLUTIONS = (
+EVERY_CONVOLUTION = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
@@ -24,10 +24,9 @@ CONVOLUTIONS = (
 def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     """Return the output heads of a model, each with how it was recognised.
 
-    In this order: what the model itself declares (``get_output_embeddings`` and the ``num_labels``
-    of the classifiers of transformers); and
-    outside repeated blocks the linear maps from the width of an embedding to its vocabulary, or
-    those whose outputs no other module of the model takes as inputs.
+    In this order: what the model itself declares (``get_output_embeddings``, and the ``num_labels``
+    of the classifiers of transformers); then, outside repeated blocks, the linear maps from the
+    width of an embedding to its vocabulary; then those whose outputs no other module takes.
 
     Example:
         >>> find_heads(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
@@ -127,7 +126,7 @@ def _input_widths(module: nn.Module) -> Iterator[int]:
         yield module.in_features
     elif isinstance(module, nn.Bilinear):
         yield from (module.in1_features, module.in2_features)
-    elif isinstance(module, CONVOLUTIONS):
+    elif isinstance(module, EVERY_CONVOLUTION):
         yield module.in_channels
     elif isinstance(module, NORMS):
         yield module.normalized_shape[-1]

@@ -15,7 +15,8 @@ from polargrad.optim.routing.views import View
 Predicate = Callable[[str, nn.Module, Tensor], bool]
 Pattern = str | type[nn.Module] | Predicate
 Word = str | Mapping[str, Any]
-RoleRules = Mapping[Any, Word] | Sequence[tuple[Any, Word]]
+# Of a mapping the type of the keys is invariant, so that no one type would take all patterns.
+RoleRules = Mapping[Any, Word] | Sequence[tuple[Pattern, Word]]
 
 
 class Told(NamedTuple):

@@ -4,14 +4,15 @@ r"""Policies: which rule steps which role, as data.
 role                  ``muon``      ``paper``          ``paper-embedding``  ``symmetry``
 ====================  ============  =================  ===================  ====================
 hidden matrix         matrix        matrix             matrix               matrix
-fused QKV             matrix        matrix             matrix               matrix, per head
-attention             matrix        matrix             matrix               matrix, per head
+fused QKV             matrix        matrix             matrix               matrix
+attention heads       matrix        matrix             matrix               matrix
 gate/up, down         matrix        matrix             matrix               matrix
 expert gate/up        matrix        matrix             matrix               rows normalised
 expert down           matrix        matrix             matrix               columns normalised
 stacked experts       matrix        matrix             matrix               matrix
 low-rank adapter      matrix        matrix             matrix               matrix
 convolution           matrix        matrix             matrix               matrix
+unknown matrix        matrix        matrix             matrix               matrix
 router                AdamW         AdamW              AdamW                centred left polar
 embedding             AdamW         AdamW              QDWH PolarSGDM       right polar
 head                  AdamW         AdamW              QDWH PolarSGDM       centred, rows then
@@ -20,9 +21,11 @@ tied embedding        AdamW         AdamW              QDWH PolarSGDM       righ
 all others            AdamW         AdamW              AdamW                AdamW
 ====================  ============  =================  ===================  ====================
 
-"matrix" is the optimizer's own rule, with its own options. ``symmetry-runs`` is ``symmetry`` as the
-follow-up's published runs had it: embedding and head (centred) with rows normalised, and experts
-with the optimizer's own rule. A tied pair follows the embedding there, which is never centred.
+"matrix" is the optimizer's own rule, with its own options. ``symmetry`` and ``symmetry-runs`` take
+attention's projections apart by heads where these are known, fused or not. ``symmetry-runs`` is
+``symmetry`` as the follow-up's published runs had it: embedding and head (centred) with rows
+normalised, and experts with the optimizer's own rule. A tied pair follows the embedding there,
+which is never centred.
 
 Sources: ``muon``: K. Jordan, https://kellerjordan.github.io/posts/muon/. ``paper``: arXiv
 2505.21799, "polar methods on true matrices only"; its map is Muon's. ``paper-embedding``: the third

@@ -30,15 +30,13 @@ from torch import Tensor
 from polargrad.optim.routing.cutting import Cut, cut, turn
 
 __all__ = [
-    *("FLATTEN", "STACK", "WHOLE", "Region", "View", "check", "conv", "experts", "heads"),
-    *("interleaved", "logical_shapes", "regions"),
-    *("split",),
+    *("FLATTEN", "WHOLE", "Region", "View"),
+    *("check", "conv", "experts", "heads", "interleaved", "logical_shapes", "regions", "split"),
 ]
 
 View = dict[str, Any]
 WHOLE: View = {"kind": "whole"}
 FLATTEN: View = {"kind": "flatten"}
-STACK: View = {"kind": "experts"}
 # What each kind may say beside its name.
 OPTIONS: dict[str, frozenset[str]] = {
     "whole": frozenset({"transpose"}),
