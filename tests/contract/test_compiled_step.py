@@ -88,3 +88,24 @@ def test_a_step_of_matrices_is_one_graph():
     counters = torch._dynamo.utils.counters
     assert dict(counters["graph_break"]) == {}
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("eager_first", [False, True])
+def test_it_is_compiled_once_whatever_becomes_of_the_gradients(vectors, eager_first):
+    """A training loop frees its gradients: that must not make torch.compile begin anew."""
+    params, optimizer = started(
+        lambda ps: pg.PolarGrad(ps, torch.tensor(0.01), vector_lr=torch.tensor(1e-3)),
+        vectors=vectors,
+    )
+    graphs = []
+    compiled = torch.compile(optimizer.step, backend=lambda module, _: graphs.append(1) or module)
+    counts = []
+    for step in range(6):
+        optimizer.zero_grad()
+        sum((p * randn(p.shape, step)).sum() for p in params).backward()
+        (optimizer.step if eager_first and step == 0 else compiled)()
+        counts.append(len(graphs))
+    assert counts[-1] == counts[2] <= 2
+    assert dict(torch._dynamo.utils.counters["graph_break"]) == {}

@@ -164,3 +164,47 @@ def test_one_layer_alone_may_have_another_method():
     optimizer.step()
     torch.testing.assert_close(params[0].detach(), 1 - 7 * torch.eye(3))
     assert not torch.allclose(params[1].detach(), 1 - 7 * torch.eye(3), atol=0.1)
+
+
+class TestLateVectors:
+    """Biases that are unfrozen during the training find their way to AdamW."""
+
+    @pytest.fixture
+    def routed(self):
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 3))
+        for p in model[2].parameters():
+            p.requires_grad_(False)
+        optimizer = pg.PolarGrad(pg.param_groups(model, vector_lr=5e-3), lr=0.1)
+        for p in model[2].parameters():
+            p.requires_grad_()
+        return model, optimizer
+
+    def test_with_the_lr_of_those_that_are_there(self, routed):
+        model, optimizer = routed
+        late = [(f"2.{name}", p) for name, p in model[2].named_parameters()]
+        optimizer.add_param_group({"params": late})
+        assert [(g["rule"], g["lr"]) for g in optimizer.param_groups[2:]] == [
+            ("matrix", 0.1),
+            ("adamw", 5e-3),
+        ]
+
+    def test_with_one_of_their_own(self, routed):
+        model, optimizer = routed
+        late = [(f"2.{name}", p) for name, p in model[2].named_parameters()]
+        optimizer.add_param_group({"params": late, "vector_lr": 0.25, "lr": 0.5})
+        assert [(g["rule"], g["lr"]) for g in optimizer.param_groups[2:]] == [
+            ("matrix", 0.5),
+            ("adamw", 0.25),
+        ]
+        assert all("vector_lr" not in group for group in optimizer.param_groups)
+
+    def test_alone_and_without_one_the_message_says_how(self):
+        optimizer = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1)
+        with pytest.raises(ValueError, match=r"rule='adamw' and lr"):
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))], "lr": 0.1})
+
+
+def test_a_misspelt_option_of_a_group_is_warned_of():
+    with pytest.warns(UserWarning, match="'momentun' is no option.* is 'momentum' meant"):
+        pg.PolarGrad([{"params": [nn.Parameter(torch.eye(3))], "momentun": 0.9}], lr=0.1)
+    pg.PolarGrad([{"params": [nn.Parameter(torch.eye(3))], "my_tag": 1, "name": "x"}], lr=0.1)

@@ -177,7 +177,7 @@ def test_copies_and_pickles_go_on_alike(routed, model, set_gradients, snapshot, 
         one.step()
     assert equal(snapshot(other), snapshot(optimizer))
     other.add_param_group({"params": [("late", nn.Parameter(torch.ones(2)))], "rule": "adamw"})
-    assert other.param_groups[-1]["lr"] == 1e-3
+    assert other.param_groups[-1]["lr"] == 0.01  # that of the vectors that are there
 
 
 class TestRefusals:
@@ -232,10 +232,10 @@ class TestRefusals:
     def test_other_views(self, snapshot, equal):
         """Even without any state: its views would not fit, or cut where there is no seam."""
         fused = pg.PolarGrad(pg.param_groups(nn.MultiheadAttention(6, 2)), lr=0.1)
-        plain = nn.Sequential(nn.Linear(6, 18), nn.Linear(18, 6))
-        roles = {"*.weight": "hidden matrix"}
+        plain = nn.MultiheadAttention(6, 2)
+        roles = {"in_proj_weight": {"view": {"kind": "whole"}}}
         mine = pg.PolarGrad(pg.param_groups(plain, roles=roles), lr=0.1)
-        message = "parameter 0.weight has the view .*split.* there, .*whole.* here"
+        message = "parameter in_proj_weight has the view .*split.* there, .*whole.* here"
         self.refused(mine, fused.state_dict(), message, snapshot, equal)
 
 
@@ -313,3 +313,46 @@ def test_a_loaded_momentum_is_a_copy():
     other.param_groups[0]["params"][0].grad = torch.ones(3, 3)
     other.step()
     assert torch.equal(saved["state"][0]["momentum_buffer"], kept)
+
+
+class TestNames:
+    """Equal shapes say nothing about which momentum is whose: names do."""
+
+    def optimizer(self, *names):
+        params = {name: nn.Parameter(torch.eye(4)) for name in names}
+        optimizer = pg.PolarGrad(list(params.items()), lr=0.1)
+        for i, (_, p) in enumerate(sorted(params.items())):
+            p.grad = torch.full((4, 4), float(i + 1))
+        return params, optimizer
+
+    def test_a_permuted_state_goes_by_name(self):
+        theirs, saved = self.optimizer("a", "b", "c")
+        saved.step()
+        ours, optimizer = self.optimizer("c", "a", "b")
+        optimizer.load_state_dict(saved_and_loaded(saved.state_dict()))
+        assert optimizer.param_groups[0]["param_names"] == ["c", "a", "b"]
+        for name, p in ours.items():
+            wanted = saved.state[theirs[name]]["momentum_buffer"]
+            assert torch.equal(optimizer.state[p]["momentum_buffer"], wanted)
+
+    def test_another_models_names_are_refused(self):
+        _, saved = self.optimizer("a", "b")
+        saved.step()
+        _, optimizer = self.optimizer("c", "d")
+        with pytest.raises(ValueError, match="holds the parameters a, b, this optimizer c, d"):
+            optimizer.load_state_dict(saved.state_dict())
+        assert not optimizer.state
+
+    def test_what_wrappers_put_in_front_does_not_count(self):
+        _, saved = self.optimizer("module.a", "module.b")
+        saved.step()
+        ours, optimizer = self.optimizer("_orig_mod.b", "_orig_mod.a")
+        optimizer.load_state_dict(saved.state_dict())
+        first = optimizer.state[ours["_orig_mod.a"]]["momentum_buffer"]
+        torch.testing.assert_close(first, torch.full((4, 4), 0.05))
+
+    def test_the_state_of_another_optimizer_is_refused_with_the_remedy(self):
+        p = nn.Parameter(torch.eye(4))
+        peer = torch.optim.Muon([p], lr=0.1)
+        with pytest.raises(ValueError, match=r"see polargrad\.optim\.convert_state"):
+            pg.Muon([nn.Parameter(torch.eye(4))], lr=0.1).load_state_dict(peer.state_dict())

@@ -138,7 +138,7 @@ def test_raise_names_the_parameter():
     bare[2].grad[0, 0] = float("nan")
     optimizer.step_parameter(bare[0])
     before = bare[2].detach().clone()
-    with pytest.raises(pg.PolarGradError, match=r"gradient of w2 is not finite .1 parameters"):
+    with pytest.raises(pg.PolarGradError, match=r"gradient of w2 is not finite .1 in all"):
         optimizer.step_parameter(bare[2])
     assert torch.equal(bare[2], before)
     assert optimizer.skipped_steps == 0

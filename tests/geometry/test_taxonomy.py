@@ -70,7 +70,7 @@ def hessian(shape):
 # They need no polar factor, or have a method of their own.
 WITHOUT_METHOD = {
     *("GradientDescent", "SignSGD", "RowNorm", "ColumnNorm", "Shampoo", "SOAP"),
-    "SSD",
+    *("SSD", "OneSidedPolarGrad"),
 }
 
 

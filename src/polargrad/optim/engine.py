@@ -15,9 +15,16 @@ from torch.profiler import record_function
 
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
-from polargrad.optim.gradients import active, all_finite, refuse_nonfinite, refuse_sparse
+from polargrad.optim.gradients import (
+    active,
+    all_finite,
+    refuse_nonfinite,
+    refuse_sharded,
+    refuse_sparse,
+)
 from polargrad.optim.group_options import (
     OF_EVERY_RULE,
+    OF_GROUPS,
     check_capturable,
     check_group,
     check_matrix_options,
@@ -26,9 +33,10 @@ from polargrad.optim.group_options import (
     named_parameters,
     share_lr,
     split_by_rule,
+    warn_of_misspellings,
 )
 from polargrad.optim.matrix import ATTEMPTS, matrix_update
-from polargrad.optim.saved_state import SKIPPED, check_loadable, migrate, restore
+from polargrad.optim.saved_state import SKIPPED, check_loadable, in_our_order, migrate, restore
 from polargrad.optim.step_size import decay_factor
 from polargrad.optim.vector import adamw_update
 
@@ -158,7 +166,8 @@ class MatrixOptimizer(Optimizer):
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
         self.nonfinite, self.capturable, self.shared_lr = nonfinite, capturable, shared_lr
-        self._skipped: int | Tensor = 0
+        # Changed in place: an attribute that is set anew is lost to torch.compile.
+        self._skipped = torch.zeros((), dtype=torch.int64)
         self._vector_defaults = {
             "lr": vector_lr,
             "betas": vector_betas,
@@ -221,7 +230,11 @@ class MatrixOptimizer(Optimizer):
         present = {id(p) for g in self.param_groups for p in g["params"]}
         names = {name for g in self.param_groups for name in g.get("param_names", ())}
         of_matrices = [key for key in self.defaults if key not in OF_EVERY_RULE]
-        groups = split_by_rule(group, self._vector_defaults, of_matrices)
+        vectors = [g for g in self.param_groups if g["rule"] == "adamw"]
+        adamw = dict(self._vector_defaults)
+        if adamw["lr"] is None and vectors:  # as those that are there already
+            adamw["lr"] = vectors[0]["lr"] * vectors[0]["lr_scale"]
+        groups = split_by_rule(group, adamw, of_matrices)
         for new in groups:
             for key, value in self.defaults.items():
                 new.setdefault(key, value)
@@ -233,13 +246,17 @@ class MatrixOptimizer(Optimizer):
                     raise ValueError(f"the name {name} is given to two parameters of the optimizer")
                 present.add(id(parameter))
             check_group(new, named)
+            warn_of_misspellings(new, [*self.defaults, *OF_GROUPS])
             if self.capturable:
                 check_capturable(new)
             if self.shared_lr:
                 base = self.defaults["lr"]
                 share_lr(new, base, self.param_groups[0]["lr"] if self.param_groups else base)
         for new in groups:
+            new[SKIPPED] = 0  # held here too: a flattened state loads only what a group has
             super().add_param_group(new)
+            if new["rule"] == "matrix":
+                self._geometry(new)  # made before a step is traced
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -287,6 +304,7 @@ class MatrixOptimizer(Optimizer):
         """Step the parameters in ``chosen``, a list for each group; all of them or none."""
         for group, params in zip(self.param_groups, chosen, strict=True):
             refuse_sparse(group, params)
+            refuse_sharded(group, params)
         stepped = list(itertools.chain.from_iterable(chosen))
         with record_function("polargrad::check"):
             finite = all_finite(stepped)
@@ -295,14 +313,19 @@ class MatrixOptimizer(Optimizer):
         if self.nonfinite == "raise" and not bool(finite):
             refuse_nonfinite(self.param_groups, stepped)
         for group in self.param_groups:
-            if group.get("rounding") == "stochastic" and group["rule"] == "matrix":
+            # A step of lr 0, as torch.distributed.checkpoint takes it, rounds nothing.
+            still = not isinstance(group["lr"], Tensor) and not group["lr"]
+            rounds = group.get("rounding") == "stochastic" and group["rule"] == "matrix"
+            if rounds and not still:
                 group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
         gate: Tensor | None = None
         if self._gated(finite):
             gate = finite
-            self._skipped = self._skipped + finite.logical_not().int()
+            if self._skipped.device != finite.device:
+                self._skipped = self._skipped.to(finite.device)
+            self._skipped.add_(finite.logical_not())
         elif not bool(finite):
-            self._skipped = self._skipped + 1
+            self._skipped.add_(1)
             return
         # All that can still be refused is refused before the first group changes.
         decays = [decay_factor(g) if g["rule"] == "matrix" else None for g in self.param_groups]
@@ -343,26 +366,25 @@ class MatrixOptimizer(Optimizer):
         """Return torch's state, with the number of skipped steps in every group."""
         for group in self.param_groups:
             group[SKIPPED] = self.skipped_steps
-        try:
-            return super().state_dict()
-        finally:
-            for group in self.param_groups:
-                del group[SKIPPED]
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, checked against the parameters before anything changes.
 
-        Momentum keeps its own dtype: float32 beside bfloat16 parameters stays float32. Options that
-        an older version did not save are those of this optimizer.
+        Where both have names the state of each parameter goes to the one of its name, whatever
+        their order. Momentum keeps its own dtype: float32 beside bfloat16 parameters stays float32.
+        Options that an older version did not save are those of this optimizer.
 
         Raises:
-            ValueError: if groups, rules, views or shapes are those of another model.
+            ValueError: if groups, rules, names, views or shapes are those of another model.
         """
         loaded: dict[str, Any] = {}
 
-        def check(_: Optimizer, adapted: dict[str, Any]) -> None:
-            check_loadable(self, adapted)
-            loaded.update(adapted)
+        def check(_: Optimizer, adapted: dict[str, Any]) -> dict[str, Any]:
+            by_name = in_our_order(self, adapted)
+            check_loadable(self, by_name)
+            loaded.update(by_name)
+            return by_name
 
         # Last of the hooks before and first of those after: the user's may adapt the state.
         before = self.register_load_state_dict_pre_hook(check)
@@ -377,8 +399,10 @@ class MatrixOptimizer(Optimizer):
 
     def _restore(self, state_dict: dict[str, Any]) -> None:
         for group in self.param_groups:
-            self._skipped = group.pop(SKIPPED, 0)
+            self._skipped.fill_(group.setdefault(SKIPPED, 0))
             migrate(group, self.defaults)
+            if group["rule"] == "matrix":
+                self._geometry(group)
         restore(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:

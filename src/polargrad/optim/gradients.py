@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from polargrad.distributed import executor_for
 from polargrad.errors import NonFiniteError
 from polargrad.optim.group_options import named_parameters
 
-__all__ = ["active", "all_finite", "refuse_nonfinite", "refuse_sparse"]
+__all__ = ["active", "all_finite", "refuse_nonfinite", "refuse_sharded", "refuse_sparse"]
 
 
 def active(group: dict[str, Any]) -> list[Tensor]:
@@ -27,6 +28,16 @@ def refuse_sparse(group: dict[str, Any], params: list[Tensor]) -> None:
             f"parameter {name} has a sparse gradient, which no rule here reads: "
             "use Embedding(sparse=False)"
         )
+
+
+def refuse_sharded(group: dict[str, Any], params: list[Tensor]) -> None:
+    """Raise TypeError for a parameter that has been put in the place of another, and is a shard.
+
+    ``accelerate`` and ``fully_shard`` do that after an optimizer has been made.
+    """
+    for p in params:
+        if hasattr(p, "device_mesh"):
+            executor_for(p, next(n for n, q in named_parameters(group) if q is p))
 
 
 def all_finite(params: list[Tensor]) -> Tensor | None:
@@ -56,8 +67,8 @@ def refuse_nonfinite(groups: list[dict[str, Any]], params: list[Tensor]) -> NoRe
     named = [pair for group in groups for pair in named_parameters(group)]
     bad = [name for name, p in named if id(p) in looked and _broken(p)]
     raise NonFiniteError(
-        f"the gradient of {', '.join(bad[:5])} is not finite ({len(bad)} parameters in "
-        "all); parameters and state are as they were"
+        f"the gradient of {', '.join(bad[:5])}{', …' if len(bad) > 5 else ''} is not finite "
+        f"({len(bad)} in all); parameters and state are as they were"
     )
 
 

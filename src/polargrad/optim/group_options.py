@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -49,6 +51,22 @@ MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
     "bias_correction": (True, False),
     "rounding": ROUNDINGS,
 }
+VECTOR_KEYS = ("lr", "betas", "eps", "weight_decay")
+# What groups hold beside options.
+OF_GROUPS = (
+    *("params", "param_names", "rule", "roles", "views", "reasons", "base_lr", "resolved"),
+    *(
+        "attempts",
+        "skipped_steps",
+        "betas",
+        "eps",
+        "initial_lr",
+        "max_lr",
+        "min_lr",
+        "max_momentum",
+    ),
+    *("base_momentum", "swa_lr", "fused", "capturable", "foreach", "lr_scale"),
+)
 # Of every group, whatever its rule.
 OF_EVERY_RULE = ("maximize", "foreach", "differentiable")
 COMMON_CHOICES: dict[str, tuple[object, ...]] = {
@@ -84,17 +102,21 @@ def split_by_rule(
     if twice is not None:
         raise ValueError(f"the name {twice} is given to two parameters, and names must differ")
     rest = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    own = {key: rest.pop(f"vector_{key}") for key in VECTOR_KEYS if f"vector_{key}" in rest}
+    vector_defaults = {**vector_defaults, **own}
     if "rule" in group:
         if group["rule"] not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {group['rule']!r}")
-        return [_complete({**rest, "params": group["params"]}, named, vector_defaults)]
+        params = named if "param_names" in group else group["params"]
+        return [_complete({**rest, "params": params}, named, vector_defaults)]
     matrices = [(n, p) for n, p in named if p.ndim >= 2]
     vectors = [(n, p) for n, p in named if p.ndim < 2]
     if vectors and vector_defaults["lr"] is None:
         name, parameter = vectors[0]
         raise ValueError(
             f"parameter {name} of shape {tuple(parameter.shape)} is not a matrix, and AdamW needs "
-            "a learning rate of its own for it: give vector_lr=, or pass "
+            "a learning rate of its own for it: give vector_lr=, to the optimizer or in the group, "
+            "or a group of its own with rule='adamw' and lr; or pass "
             "polargrad.param_groups(model), which also keeps embeddings and heads apart"
         )
     for name, parameter in matrices:
@@ -301,6 +323,17 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
         )
 
 
+def warn_of_misspellings(group: Mapping[str, Any], known: Collection[str]) -> None:
+    """Warn of a key that is nearly an option; other keys of its own a framework may keep there."""
+    for key in group:
+        near = [] if key in known else difflib.get_close_matches(key, known, 1, cutoff=0.85)
+        if near:
+            warnings.warn(
+                f"parameter group: {key!r} is no option and has no effect; is {near[0]!r} meant?",
+                stacklevel=4,
+            )
+
+
 def check_capturable(group: Mapping[str, Any]) -> None:
     """Raise ValueError unless a step of this group reads no value on the host.
 
@@ -308,6 +341,11 @@ def check_capturable(group: Mapping[str, Any]) -> None:
     """
     if group["rule"] == "adamw":
         return
+    if group["rounding"] == "stochastic":
+        raise ValueError(
+            "capturable=True with rounding='stochastic': the random bits are seeded on the host, "
+            "and a recorded step would draw the same ones again"
+        )
     form = geometry(group["geometry"])
     if form.begins_with_first:
         raise ValueError(

@@ -246,7 +246,7 @@ class _Update:
     def _rounded(self, value: Tensor, target: Tensor, position: int) -> Tensor:
         """The value in the dtype of its target, rounded as the group says."""
         if self.group["rounding"] == "stochastic" and target.dtype == torch.bfloat16:
-            steps = self.group[ATTEMPTS]
+            steps = self.group.get(ATTEMPTS, 0)
             return round_stochastically(
                 value, (self.group["rounding_seed"], steps, self.number, position)
             )

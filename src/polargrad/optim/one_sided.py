@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from polargrad.geometry import Centred, Geometry, Spectral
-from polargrad.optim.common_options import PolarOptions, point
+from polargrad.optim.common_options import EngineOptions, point
 from polargrad.optim.engine import MatrixOptimizer
 
 __all__ = ["OneSidedPolarGrad"]
@@ -38,8 +38,7 @@ class OneSidedPolarGrad(MatrixOptimizer):
             cannot see.
         momentum: β in [0, 1).
         weight_decay: λ; refused where γλ ≥ 0.1.
-        **options: ``method``, ``tol``, and what every optimizer here takes
-            (:class:`MatrixOptimizer`).
+        **options: what every optimizer here takes (:class:`MatrixOptimizer`).
 
     Raises:
         ValueError, TypeError, NonFiniteError: as :class:`polargrad.optim.MatrixOptimizer`.
@@ -67,7 +66,7 @@ class OneSidedPolarGrad(MatrixOptimizer):
         centred: bool = False,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
-        **options: Unpack[PolarOptions],
+        **options: Unpack[EngineOptions],
     ) -> None:
         if side not in ("left", "right"):
             raise ValueError(f"side must be 'left' or 'right', got {side!r}")
@@ -77,7 +76,7 @@ class OneSidedPolarGrad(MatrixOptimizer):
             lr,
             **point(
                 self,
-                PolarOptions,
+                EngineOptions,
                 options,
                 geometry=Centred(geometry) if centred else geometry,
                 magnitude="dual_norm",

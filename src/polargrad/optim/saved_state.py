@@ -17,10 +17,50 @@ from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.vector import STATE
 
-__all__ = ["SKIPPED", "check_loadable", "migrate", "restore"]
+__all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
 
+# What wrappers put in front of the names of a model's parameters.
+WRAPPERS = ("module.", "_orig_mod.")
+# The lists of a group that have one entry for each parameter.
+PARALLEL = ("params", "param_names", "roles", "views", "reasons")
 # The key of a saved group under which the number of skipped steps is kept.
 SKIPPED = "skipped_steps"
+
+
+def in_our_order(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return a state whose parameters stand in the order of ours, where both have names.
+
+    Raises:
+        ValueError: if the names of a group are others than ours: by position alone the momentum of
+            one parameter could go to another of its shape.
+    """
+    if len(optimizer.param_groups) != len(state_dict["param_groups"]):
+        return state_dict  # refused by those who look at groups
+    groups = []
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        ours = [_bare(name) for name in group.get("param_names") or ()]
+        theirs = [_bare(name) for name in saved.get("param_names") or ()]
+        if ours and theirs and sorted(ours) != sorted(theirs):
+            mine, other = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+            raise ValueError(
+                "state_dict is of another model: it holds the parameters "
+                f"{', '.join(other[:3]) or 'of another group'}, this optimizer "
+                f"{', '.join(mine[:3]) or 'others'}. To load it all the same, rename "
+                "state_dict['param_groups'][...]['param_names']"
+            )
+        if ours and theirs and ours != theirs:
+            order = [theirs.index(name) for name in ours]
+            lists = {key: saved[key] for key in PARALLEL if key in saved}
+            saved = saved | {key: [held[i] for i in order] for key, held in lists.items()}
+        groups.append(saved)
+    return {**state_dict, "param_groups": groups}
+
+
+def _bare(name: str) -> str:
+    """A name without what DistributedDataParallel or torch.compile put in front."""
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
 
 
 def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
@@ -28,8 +68,10 @@ def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     mine = [(g["rule"], len(g["params"])) for g in optimizer.param_groups]
     theirs = [(g.get("rule"), len(g["params"])) for g in state_dict["param_groups"]]
     if mine != theirs:
+        foreign = any(rule is None for rule, _ in theirs)
         raise ValueError(
             f"state_dict has the groups (rule, parameters) {theirs}, this optimizer {mine}"
+            + (": for the state of another optimizer see polargrad.optim.convert_state" * foreign)
         )
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         for (name, _), ours, view in zip(

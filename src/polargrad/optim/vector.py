@@ -27,12 +27,15 @@ def adamw_update(
     float16 the square of a gradient of 1e-4 is zero. torch's fused kernel does it in one pass over
     memory; it takes wrong entries, silently, where the strides of its tensors differ or leave gaps,
     and is given contiguous ones. ``foreach=True`` and ``False`` in the group choose torch's other
-    forms. ``gate`` is None, or a tensor that is true where the step counts, for the fused kernel.
+    forms. ``gate`` is None, or a tensor that is true where the step counts: the fused kernel reads
+    it on the device. torch.compile cannot look into that kernel, and gets the loop.
 
     Source: I. Loshchilov, F. Hutter, arXiv 1711.05101; torch.optim.AdamW.
     """
+    fresh = []
     for p in params:
         if not state[p]:
+            fresh.append(p)
             state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             for key in STATE:
                 state[p][key] = torch.zeros_like(
@@ -44,11 +47,33 @@ def adamw_update(
         plain = p.dtype == working_dtype(p.dtype) and p.is_contiguous()
         (direct if plain else others).setdefault(p.dtype, []).append(p)
     for some in direct.values():
-        _step(group, some, some, state, gate)
+        if torch.compiler.is_compiling():
+            _traced_step(group, some, state, gate)
+        else:
+            _step(group, some, some, state, gate)
     for (some,) in (batch for members in others.values() for batch in batches(members)):
+        if torch.compiler.is_compiling():
+            _traced_step(group, some, state, gate)
+            continue
         wide = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in some]
         _step(group, some, wide, state, gate)
         store(some, wide, gate)
+    for p in fresh:
+        # A zero first gradient does not count: so torch.distributed.checkpoint makes a state.
+        assert p.grad is not None
+        state[p]["step"].mul_((p.grad != 0).any())
+
+
+def _traced_step(
+    group: dict[str, Any], params: list[Tensor], state: Any, gate: Tensor | None
+) -> None:
+    """The step under torch.compile, which makes one kernel of it: on copies, then stored."""
+    kept = [[state[p][key] for p in params] for key in (*STATE, "step")]
+    new = [[x.clone() for x in held] for held in kept]
+    values = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in params]
+    _adamw(group, params, values, *new, fused=False, foreach=False)
+    for held, value in zip((params, *kept), (values, *new), strict=True):
+        store(held, value, gate)
 
 
 def _step(
@@ -59,26 +84,48 @@ def _step(
     gate: Tensor | None,
 ) -> None:
     """Step the values, which are the parameters themselves or a copy of them."""
+    fused = gate is not None or group["foreach"] is None
+    # torch's lists take no lr in a tensor.
+    lists = bool(group["foreach"]) and not isinstance(group["lr"], Tensor)
+    _adamw(
+        group,
+        params,
+        values,
+        *([state[p][key] for p in params] for key in (*STATE, "step")),
+        fused=fused,
+        foreach=False if fused else lists,
+        # Read on the device: nothing waits for the verdict.
+        found_inf=None if gate is None else gate.logical_not().float(),
+    )
+
+
+def _adamw(
+    group: dict[str, Any],
+    params: list[Tensor],
+    values: list[Tensor],
+    averages: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+    **form: Any,
+) -> None:
+    """Call torch's functional AdamW with the options of a group."""
     beta1, beta2 = group["betas"]
     gradients = [p.grad for p in params if p.grad is not None]
-    fused = gate is not None or group["foreach"] is None
     adamw(
         values,
         [g.to(v.dtype).contiguous() for g, v in zip(gradients, values, strict=True)],
-        [state[p]["exp_avg"] for p in params],
-        [state[p]["exp_avg_sq"] for p in params],
+        averages,
+        squares,
         [],
-        [state[p]["step"] for p in params],
-        fused=fused,
-        foreach=None if fused else group["foreach"],
-        # Read on the device: nothing waits for the verdict.
-        found_inf=None if gate is None else gate.logical_not().float(),
+        steps,
+        **form,
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
         lr=group["lr"] * group["lr_scale"],
         weight_decay=group["weight_decay"],
-        # With 0 a zero gradient would be 0/0; the smallest number changes nothing else.
-        eps=max(group["eps"], torch.finfo(values[0].dtype).tiny),
+        # Under the root of a square that is zero to rounding: with an eps of 0 a zero gradient
+        # would be 0/0, and one of 1e-22 a step of 1e15.
+        eps=max(group["eps"], torch.finfo(values[0].dtype).tiny ** 0.5),
         maximize=group["maximize"],
     )
