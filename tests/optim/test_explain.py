@@ -104,9 +104,11 @@ def test_of_an_optimizer_it_says_what_is_done():
 
 def test_the_method_that_auto_has_chosen_is_shown():
     converged = pg.explain(pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, tol=None))
-    assert converged.rows[0].rule == "nuclear × gram_eigh(polish=None)"
+    assert converged.rows[0].rule == "nuclear × gram_eigh"
     training = pg.explain(pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1))
-    assert training.rows[0].rule.startswith("nuclear × polar_express(steps=5")
+    assert training.rows[0].rule == "nuclear × polar_express"
+    asked = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, method=pg.linalg.QDWH(steps=2))
+    assert pg.explain(asked).rows[0].rule == "nuclear × qdwh(steps=2)"
 
 
 def test_the_decay_that_is_done_is_shown():

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 import polargrad as pg
 from polargrad.optim.routing import assign
 from polargrad.optim.routing.roles import ROLES
+from polargrad.optim.routing.views import split
 
 HIDDEN, HEAD, EMBEDDING, TIED = "hidden matrix", "head", "embedding", "tied embedding"
 CONVOLUTION, VECTOR, OTHER = "convolution", "vector", "other"
@@ -198,7 +199,7 @@ GOLDEN = {
         {
             "0.weight": (CONVOLUTION, FLATTEN),
             "1.weight": (CONVOLUTION, FLATTEN),
-            "2.weight": OTHER,
+            "2.weight": (CONVOLUTION, {**FLATTEN, "transpose": True}),
         },
     ),
     "a convolution with one output": (
@@ -412,3 +413,43 @@ def test_classifiers_of_transformers_declare_their_labels():
     """Three labels are no input of the convolution that takes three colours."""
     found = {a.name: a for a in assign(resnet())}
     assert found["classifier.1.weight"].reason == "its 3 outputs are the model's labels"
+
+
+class TestFusedByHand:
+    """A fused projection in a plain linear map, as nanoGPT and timm have it."""
+
+    def model(self, rows=48):
+        layers = {"qkv": nn.Linear(16, rows), "norm": nn.LayerNorm(rows), "out": nn.Linear(16, 16)}
+        return nn.ModuleDict({**layers, "last": nn.Linear(16, 5)})
+
+    def test_is_asked_about(self):
+        found = {a.name: a.reason for a in assign(self.model()) if a.parameter.ndim > 1}
+        assert found["qkv.weight"] == (
+            "Linear; query, key and value in one? then roles: 'fused QKV'"
+        )
+        assert found["out.weight"] == "Linear"
+
+    def test_is_taken_apart_when_told(self):
+        (fused,) = (
+            a for a in assign(self.model(), {"qkv.weight": "fused QKV"}) if a.name == "qkv.weight"
+        )
+        assert (fused.role, fused.view) == ("fused QKV", split(3))
+
+    def test_and_not_taken_for_one_matrix_where_it_cannot_be(self):
+        with pytest.raises(ValueError, match=r"does not say where query, key and value lie"):
+            assign(self.model(rows=24), {"qkv.weight": "fused QKV"})
+        told = {"qkv.weight": {"role": "fused QKV", "view": split([16, 4, 4])}}
+        (fused,) = (a for a in assign(self.model(rows=24), told) if a.name == "qkv.weight")
+        assert fused.view == split([16, 4, 4])
+
+
+def test_a_router_beside_experts_at_the_root_is_no_head():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w1 = nn.Parameter(torch.zeros(4, 16, 8))
+            self.w2 = nn.Parameter(torch.zeros(4, 8, 16))
+            self.gate = nn.Linear(8, 4)
+
+    found = {a.name: a.role for a in assign(Root())}
+    assert found["gate.weight"] == "router"

@@ -242,10 +242,13 @@ def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> 
     if not geometry(group["geometry"]).uses_polar:
         return _direction(group)
     dtype = working_dtype(parameter.dtype)
-    labels = dict.fromkeys(
-        label(resolve(group, torch.empty(m, n, dtype=dtype, device=parameter.device)))
+    methods = [
+        resolve(group, torch.empty(m, n, dtype=dtype, device=parameter.device))
         for m, n in dict.fromkeys(logical_shapes(view, tuple(parameter.shape)))
-    )
+    ]
+    # What was chosen is named; what was asked for is repeated in full.
+    auto = group["method"] == "auto"
+    labels = dict.fromkeys(method.name if auto else label(method) for method in methods)
     return " × ".join(filter(None, (_direction(group), " / ".join(labels))))
 
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from polargrad.optim.routing.attention import attention_layout
 from polargrad.optim.routing.experts import expert_layout
 from polargrad.optim.routing.uses import Finding, Use, from_transformers, origins
-from polargrad.optim.routing.views import FLATTEN, WHOLE, heads, split
+from polargrad.optim.routing.views import FLATTEN, WHOLE, conv, heads, split
 
 GATES: dict[type[nn.Module], int] = {nn.LSTM: 4, nn.GRU: 3, nn.LSTMCell: 4, nn.GRUCell: 3}
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # The adapters of peft that are factors of a matrix.
 FACTORS = (
     *("lora_A", "lora_B", "lora_embedding_B", "hira_A", "hira_B", "hira_embedding_B"),
@@ -38,7 +39,7 @@ def by_module(use: Use) -> Finding:
         return _of_many_dimensions(parameter, kind)
     if isinstance(module, nn.Linear):
         place = attention_layout(use, transpose=False) or _torch_attention(use) or _gated(use)
-        return place or Finding("hidden matrix", WHOLE, kind)
+        return place or Finding("hidden matrix", WHOLE, kind + _perhaps_fused(parameter))
     if isinstance(module, nn.MultiheadAttention):
         return _torch_attention(use) or Finding("hidden matrix", WHOLE, kind)
     gates = next((count for type_, count in GATES.items() if isinstance(module, type_)), 1)
@@ -57,6 +58,13 @@ def by_module(use: Use) -> Finding:
         if by_entry or "bias" in use.attribute:
             return Finding("vector", WHOLE, f"{kind}: {use.attribute}, used entry by entry")
     return Finding("unknown matrix", WHOLE, f"2-D parameter of {kind}, a type not known here")
+
+
+def _perhaps_fused(parameter: Tensor) -> str:
+    """A question where a plain linear map has the shape of query, key and value in one."""
+    if parameter.ndim == 2 and parameter.shape[0] == 3 * parameter.shape[1]:
+        return "; query, key and value in one? then roles: 'fused QKV'"
+    return ""
 
 
 def adapter_layout(use: Use) -> Finding | None:
@@ -79,10 +87,12 @@ def adapter_layout(use: Use) -> Finding | None:
 def _convolution(use: Use) -> Finding | None:
     """A convolution's weight."""
     module, kind = use.module, type(use.module).__name__
-    if not isinstance(module, CONVOLUTIONS):
+    if not isinstance(module, CONVOLUTIONS + TRANSPOSED):
         return None
     if module.groups > 1:
         return Finding("other", WHOLE, f"{kind} of {module.groups} groups")
+    if isinstance(module, TRANSPOSED):
+        return Finding("convolution", conv(transpose=True), f"{kind}: (outputs · taps) × inputs")
     return Finding("convolution", FLATTEN, f"{kind}: outputs × (inputs · taps)")
 
 

@@ -15,7 +15,7 @@ from polargrad.optim.routing.layouts import CONVOLUTIONS, adapter_layout, by_mod
 from polargrad.optim.routing.overrides import RoleRules, Told, parse, tell
 from polargrad.optim.routing.policies import Policy, named_policy
 from polargrad.optim.routing.uses import Finding, Use, trainable
-from polargrad.optim.routing.views import FLATTEN, WHOLE, check, experts, logical_shapes
+from polargrad.optim.routing.views import FLATTEN, WHOLE, check, experts, logical_shapes, split
 
 __all__ = ["ROLES", "Assignment", "assign"]
 
@@ -127,6 +127,9 @@ def _find(
         return Finding("tied embedding", WHOLE, f"shared with {others}")
     if embedded:
         return Finding("embedding", WHOLE, type(uses[0].module).__name__)
+    near = beside.get(id(parameter))
+    if near is not None and near.role == "router":  # its outputs feed no module either
+        return near
     for use in uses:
         if use.module in heads and adapter_layout(use) is None:
             return Finding("head", WHOLE, heads[use.module])
@@ -177,6 +180,8 @@ def _decide(
     if told is not None:
         role, view, reason = told.role or role, told.view or view, f"roles[{told.pattern}]"
         options = dict(told.options)
+        if told.role == "fused QKV" and view == WHOLE:
+            view = _three(use.name, shape, told)
     entry = copy.deepcopy(dict(policy.entries.get(role, {"rule": "adamw"})))
     rule = options.pop("rule", entry.pop("rule"))
     if rule == "adamw":
@@ -187,6 +192,16 @@ def _decide(
     if rule == "matrix":
         _check(use.name, shape, role, view, told)
     return Assignment(use.name, use.parameter, role, view, reason, rule, {**entry, **options})
+
+
+def _three(name: str, shape: tuple[int, ...], told: Told) -> dict[str, Any]:
+    """The view of query, key and value in one square each, where nothing else is known."""
+    if len(shape) == 2 and shape[0] == 3 * shape[1]:
+        return split(3)
+    raise ValueError(
+        f"roles: {told.pattern} makes {name} of shape {shape} a fused QKV, and does not say where "
+        "query, key and value lie: give {'role': 'fused QKV', 'view': split([...])}"
+    )
 
 
 def _check(
