@@ -142,9 +142,9 @@ class Norm(Geometry):
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
-    """Return Re⟨x, y⟩ of each matrix, (...): products in their own dtype, the sum in float64."""
-    product = x.conj() * y
-    total: Tensor = product.real.sum(dim=(-2, -1), dtype=torch.float64)
+    """Return Re⟨x, y⟩ of each matrix, (...): rows in their own dtype, their sum in float64."""
+    rows = (x.conj() * y).real.sum(dim=-1)
+    total: Tensor = rows.sum(dim=-1, dtype=torch.float64)
     return total
 
 
