@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def profile_step(step: Callable[[], object], device: str) -> StepProfile:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
+    gc.collect()  # or what an earlier call left in cycles would be freed on the way
     with (
         _quiet(),
         profile(activities=activities, profile_memory=not cuda, acc_events=True) as profiler,
@@ -115,8 +117,10 @@ def _peak_of_allocations(profiler: profile) -> int:
         for event in results.events()
         if event.name() == "[memory]"
     ]
-    live = peak = 0
+    live = lowest = rise = 0
     for _, change in sorted(reports, key=lambda report: report[0]):
         live += change
-        peak = max(peak, live)
-    return peak - max(0, live)
+        # What was there before and is freed on the way makes room, and is no use of memory.
+        lowest = min(lowest, live)
+        rise = max(rise, live - lowest)
+    return rise - (live - lowest)
