@@ -23,8 +23,10 @@ from polargrad.optim.gradients import (
     refuse_sparse,
 )
 from polargrad.optim.group_options import (
+    GROUP_OPTIONS,
     OF_EVERY_RULE,
     OF_GROUPS,
+    VECTOR_KEYS,
     check_capturable,
     check_group,
     check_matrix_options,
@@ -163,43 +165,16 @@ class MatrixOptimizer(Optimizer):
         vector_eps: float = 1e-8,
         vector_weight_decay: float = 0.0,
     ) -> None:
+        given = dict(locals())
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
         self.nonfinite, self.capturable, self.shared_lr = nonfinite, capturable, shared_lr
         # Changed in place: an attribute that is set anew is lost to torch.compile.
         self._skipped = torch.zeros((), dtype=torch.int64)
-        self._vector_defaults = {
-            "lr": vector_lr,
-            "betas": vector_betas,
-            "eps": vector_eps,
-            "weight_decay": vector_weight_decay,
-        }
+        self._vector_defaults = {key: given[f"vector_{key}"] for key in VECTOR_KEYS}
         check_vector_options(self._vector_defaults)
         check_ordered(params)
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "lr_scale": 1.0,
-            "geometry": geometry,
-            "magnitude": magnitude,
-            "exponent": exponent,
-            "momentum": momentum,
-            "momentum_form": momentum_form,
-            "order": order,
-            "nesterov": nesterov,
-            "bias_correction": bias_correction,
-            "weight_decay": weight_decay,
-            "decay_per_step": decay_per_step,
-            "max_dual_norm": max_dual_norm,
-            "method": method,
-            "tol": tol,
-            "compute_dtype": compute_dtype,
-            "state_dtype": state_dtype,
-            "rounding": rounding,
-            "rounding_seed": rounding_seed,
-            "maximize": maximize,
-            "foreach": foreach,
-            "differentiable": differentiable,
-        }
+        defaults = {"lr_scale": 1.0, **{key: given[key] for key in GROUP_OPTIONS}}
         check_matrix_options(defaults)  # torch copies them into every group
         super().__init__(params, defaults)
         if not any(g["params"] for g in self.param_groups if g["rule"] == "matrix"):

@@ -51,6 +51,14 @@ MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
     "bias_correction": (True, False),
     "rounding": ROUNDINGS,
 }
+# The arguments of the engine that every group may have of its own.
+GROUP_OPTIONS = (
+    *("lr", "geometry", "magnitude", "exponent", "momentum", "momentum_form", "order"),
+    *("nesterov", "bias_correction", "weight_decay", "decay_per_step", "max_dual_norm"),
+    *("method", "tol", "compute_dtype", "state_dtype", "rounding", "rounding_seed"),
+    *("maximize", "foreach", "differentiable"),
+)
+# Those of AdamW, which the engine takes with "vector_" in front.
 VECTOR_KEYS = ("lr", "betas", "eps", "weight_decay")
 # What groups hold beside options.
 OF_GROUPS = (
