@@ -22,19 +22,21 @@ from polargrad.optim.gradients import (
     refuse_sharded,
     refuse_sparse,
 )
+from polargrad.optim.group_members import (
+    VECTOR_KEYS,
+    check_ordered,
+    named_parameters,
+    share_lr,
+    split_by_rule,
+)
 from polargrad.optim.group_options import (
     GROUP_OPTIONS,
     OF_EVERY_RULE,
     OF_GROUPS,
-    VECTOR_KEYS,
     check_capturable,
     check_group,
     check_matrix_options,
-    check_ordered,
     check_vector_options,
-    named_parameters,
-    share_lr,
-    split_by_rule,
     warn_of_misspellings,
 )
 from polargrad.optim.matrix import ATTEMPTS, matrix_update

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polargrad.distributed import executor_for
 from polargrad.errors import NonFiniteError
-from polargrad.optim.group_options import named_parameters
+from polargrad.optim.group_members import named_parameters
 
 __all__ = ["active", "all_finite", "refuse_nonfinite", "refuse_sharded", "refuse_sparse"]
 

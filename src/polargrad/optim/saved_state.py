@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.geometry_state import geometry_state
-from polargrad.optim.group_options import named_parameters
+from polargrad.optim.group_members import named_parameters
 from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.vector import STATE
