@@ -137,6 +137,22 @@ def test_what_has_to_look_is_refused(make, message):
     make([nn.Parameter(torch.eye(3))])
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: pg.PolarGrad(p, 0.01, method="gram_eigh", capturable=True),
+        lambda p: pg.optim.SSD(p, 0.01, rank=1, capturable=True),
+        lambda p: pg.optim.Shampoo(p, 0.01, capturable=True),
+        lambda p: pg.optim.OneSidedPolarGrad(p, 0.01, centred=True, capturable=True),
+    ],
+)
+def test_what_waits_on_a_gpu_is_refused_there(make):
+    """An eigendecomposition returns to the host, wherever that is not where it runs."""
+    make([nn.Parameter(torch.eye(3))])
+    with pytest.raises(ValueError, match="capturable=True"):
+        make([nn.Parameter(torch.empty(3, 3, device="meta"))])
+
+
 def test_stochastic_rounding_is_refused():
     """A recorded step would draw the same bits at every replay."""
     with pytest.raises(ValueError, match="capturable=True with rounding='stochastic'"):

@@ -198,6 +198,21 @@ class TestLateVectors:
         ]
         assert all("vector_lr" not in group for group in optimizer.param_groups)
 
+    def test_under_a_shared_lr_the_schedule_counts_once(self):
+        v = [nn.Parameter(torch.ones(n)) for n in (3, 4)]
+        groups = [{"params": [nn.Parameter(torch.eye(3)), v[0]]}]
+        optimizer = pg.PolarGrad(groups, lr=0.1, vector_lr=0.01, shared_lr=True)
+        optimizer._vector_defaults["lr"] = None  # as when the groups brought it
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # the first step of a warmup
+        optimizer.add_param_group({"params": [v[1]]})
+        late = optimizer.param_groups[-1]
+        assert (late["lr"], late["lr_scale"]) == (0.0, pytest.approx(0.1))
+
+    def test_an_option_of_vectors_without_vectors_is_refused(self):
+        with pytest.raises(ValueError, match="vector_lr is for AdamW, and the group has no vector"):
+            pg.PolarGrad([{"params": [nn.Parameter(torch.eye(3))], "vector_lr": 0.1}], lr=0.1)
+
     def test_alone_and_without_one_the_message_says_how(self):
         optimizer = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1)
         with pytest.raises(ValueError, match=r"rule='adamw' and lr"):

@@ -351,8 +351,52 @@ class TestNames:
         first = optimizer.state[ours["_orig_mod.a"]]["momentum_buffer"]
         torch.testing.assert_close(first, torch.full((4, 4), 0.05))
 
+    def test_wrappers_inside_of_a_name_do_not_count_either(self):
+        _, saved = self.optimizer("blocks.0._orig_mod.a", "blocks.1._orig_mod.b")
+        saved.step()
+        ours, optimizer = self.optimizer("blocks.1.b", "blocks.0.a")
+        optimizer.load_state_dict(saved.state_dict())
+        first = optimizer.state[ours["blocks.0.a"]]["momentum_buffer"]
+        torch.testing.assert_close(first, torch.full((4, 4), 0.05))
+
+    def test_a_module_called_module_is_no_wrapper(self):
+        theirs, saved = self.optimizer("b", "a", "module.a")
+        saved.step()
+        ours, optimizer = self.optimizer("a", "module.a", "b")
+        optimizer.load_state_dict(saved.state_dict())
+        for name, p in ours.items():
+            wanted = saved.state[theirs[name]]["momentum_buffer"]
+            assert torch.equal(optimizer.state[p]["momentum_buffer"], wanted)
+
     def test_the_state_of_another_optimizer_is_refused_with_the_remedy(self):
         p = nn.Parameter(torch.eye(4))
         peer = torch.optim.Muon([p], lr=0.1)
         with pytest.raises(ValueError, match=r"see polargrad\.optim\.convert_state"):
             pg.Muon([nn.Parameter(torch.eye(4))], lr=0.1).load_state_dict(peer.state_dict())
+
+
+def test_a_pickle_whose_skipped_steps_are_a_number_goes_on():
+    p = nn.Parameter(torch.eye(3))
+    optimizer = pg.PolarGrad([p], lr=0.1)
+    optimizer.__setstate__({**optimizer.__getstate__(), "_skipped": 3})
+    p.grad = torch.full((3, 3), float("nan"))
+    optimizer.step()
+    assert optimizer.skipped_steps == 4
+
+
+@pytest.mark.parametrize("where", [lambda: torch.device("meta"), torch.inference_mode])
+def test_where_it_is_made_does_not_matter(where):
+    p = nn.Parameter(torch.eye(3))
+    with where():
+        optimizer = pg.PolarGrad([p], lr=0.1)
+    p.grad = torch.full((3, 3), float("nan"))
+    optimizer.step()
+    assert optimizer.state_dict()["param_groups"][0]["skipped_steps"] == 1
+
+
+def test_a_state_that_cannot_be_captured_is_refused():
+    looking = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, method="qdwh")
+    optimizer = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, capturable=True)
+    with pytest.raises(ValueError, match="capturable=True: method 'qdwh'"):
+        optimizer.load_state_dict(looking.state_dict())
+    assert optimizer.param_groups[0]["method"] == "auto"

@@ -398,3 +398,18 @@ def test_large_matrices_of_a_stack_are_as_if_alone_to_the_bit(shape):
         together = pg.polar_factor(A, method=method)
         for one, factor in zip(A, together, strict=True):
             assert torch.equal(pg.polar_factor(one, method=method), factor)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_stack_of_large_matrices_may_be_of_any_number():
+    """What is looped on a CPU is batched where it is traced: a loop would fix the number."""
+    A = torch.randn(2, 520, 512, generator=torch.Generator().manual_seed(4))
+
+    class Factor(torch.nn.Module):
+        def forward(self, x):
+            return pg.polar_factor(x, method="newton_schulz", nonfinite="propagate")
+
+    shapes = {"x": {0: torch.export.Dim("b", min=2, max=8)}}
+    exported = torch.export.export(Factor(), (A,), dynamic_shapes=shapes).module()
+    torch.testing.assert_close(exported(A), Factor()(A), rtol=0, atol=1e-4)
+    assert exported(A[:1].repeat(3, 1, 1)).shape == (3, 520, 512)

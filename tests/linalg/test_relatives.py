@@ -1,5 +1,7 @@
 """Norms, bounds and inverse roots against float64 oracles: every stated bound is kept."""
 
+import math
+
 import pytest
 import torch
 from matrices import (
@@ -16,6 +18,7 @@ from matrices import (
 )
 
 from polargrad.errors import NonFiniteError
+from polargrad.linalg.decompose import polar
 from polargrad.linalg.methods import NewtonSchulz
 from polargrad.linalg.norms import POWERS, orthogonality_defect, spectral_norm_bound
 from polargrad.linalg.nuclear import NuclearNorm, nuclear_norm
@@ -364,3 +367,15 @@ def test_rounding_is_not_taken_for_an_error(dtype):
         ) * (2 * eps(dtype) * a.abs().max())
         root = inverse_root(a, 2)
         assert torch.isfinite(root).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 100000), (100000, 1), (50000, 3), (20000, 64)])
+def test_the_nuclear_norm_of_long_float64_matrices(shape):
+    """Sums of 1e5 terms in one go are off by 30 eps, and the correction would measure that."""
+    A = torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    tall = A if shape[0] >= shape[1] else A.mT
+    # By an SVD of the triangular factor, and in one column by an exact sum of squares.
+    sigma = torch.linalg.svdvals(torch.linalg.qr(tall).R)
+    wanted = sigma.sum().item() if min(shape) > 1 else math.sqrt(math.fsum((tall**2).flatten()))
+    eps = torch.finfo(torch.float64).eps
+    assert abs(polar(A).nuclear_norm.item() - wanted) <= 6 * eps * wanted

@@ -438,6 +438,9 @@ class TestFusedByHand:
     def test_and_not_taken_for_one_matrix_where_it_cannot_be(self):
         with pytest.raises(ValueError, match=r"does not say where query, key and value lie"):
             assign(self.model(rows=24), {"qkv.weight": "fused QKV"})
+        whole = {"qkv.weight": {"role": "fused QKV", "view": {"kind": "whole"}}}
+        (one,) = (a for a in assign(self.model(), whole) if a.name == "qkv.weight")
+        assert one.view == {"kind": "whole"}
         told = {"qkv.weight": {"role": "fused QKV", "view": split([16, 4, 4])}}
         (fused,) = (a for a in assign(self.model(rows=24), told) if a.name == "qkv.weight")
         assert fused.view == split([16, 4, 4])

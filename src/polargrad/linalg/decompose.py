@@ -30,6 +30,7 @@ from polargrad.linalg.preparation import (
     is_traced,
     prepare,
 )
+from polargrad.linalg.products import gram
 from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["PolarResult", "polar", "polar_factor"]
@@ -97,8 +98,9 @@ class PolarResult:
         trace = _real(a.conj() * u).sum(dim=-1).sum(dim=-1, dtype=torch.float64)
         if self.method.converged and a.real.dtype == torch.float64:
             tall = a.shape[-2] >= a.shape[-1]
-            gram, h = (u.mH @ u, u.mH @ a) if tall else (u @ u.mH, a @ u.mH)
-            excess = _real((gram @ gram - gram).conj() * h)
+            # What the first product rounds is what is measured: long sums go in pieces.
+            square, h = (gram(u), u.mH @ a) if tall else (gram(u.mH), a @ u.mH)
+            excess = _real((square @ square - square).conj() * h)
             trace = trace - 0.5 * excess.sum(dim=(-2, -1))
         exponent = self._prepared.exponent
         exponent = exponent if isinstance(exponent, int) else exponent[..., 0, 0]

@@ -172,7 +172,8 @@ class MatrixOptimizer(Optimizer):
             raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
         self.nonfinite, self.capturable, self.shared_lr = nonfinite, capturable, shared_lr
         # Changed in place: an attribute that is set anew is lost to torch.compile.
-        self._skipped = torch.zeros((), dtype=torch.int64)
+        with torch.inference_mode(False):
+            self._skipped = torch.zeros((), dtype=torch.int64, device="cpu")
         self._vector_defaults = {key: given[f"vector_{key}"] for key in VECTOR_KEYS}
         check_vector_options(self._vector_defaults)
         check_ordered(params)
@@ -210,7 +211,9 @@ class MatrixOptimizer(Optimizer):
         vectors = [g for g in self.param_groups if g["rule"] == "adamw"]
         adamw = dict(self._vector_defaults)
         if adamw["lr"] is None and vectors:  # as those that are there already
-            adamw["lr"] = vectors[0]["lr"] * vectors[0]["lr_scale"]
+            first = vectors[0]
+            began = self.defaults["lr"] if self.shared_lr else first.get("initial_lr", first["lr"])
+            adamw["lr"] = began * first["lr_scale"]
         groups = split_by_rule(group, adamw, of_matrices)
         for new in groups:
             for key, value in self.defaults.items():
@@ -225,7 +228,7 @@ class MatrixOptimizer(Optimizer):
             check_group(new, named)
             warn_of_misspellings(new, [*self.defaults, *OF_GROUPS])
             if self.capturable:
-                check_capturable(new)
+                check_capturable(new, [p for _, p in named])
             if self.shared_lr:
                 base = self.defaults["lr"]
                 share_lr(new, base, self.param_groups[0]["lr"] if self.param_groups else base)
@@ -360,6 +363,9 @@ class MatrixOptimizer(Optimizer):
         def check(_: Optimizer, adapted: dict[str, Any]) -> dict[str, Any]:
             by_name = in_our_order(self, adapted)
             check_loadable(self, by_name)
+            for saved, group in zip(by_name["param_groups"], self.param_groups, strict=True):
+                if self.capturable:
+                    check_capturable(self.defaults | saved, group["params"])
             loaded.update(by_name)
             return by_name
 
@@ -381,6 +387,10 @@ class MatrixOptimizer(Optimizer):
             if group["rule"] == "matrix":
                 self._geometry(group)
         restore(self, state_dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._skipped = torch.as_tensor(self._skipped).clone()  # a number in older pickles
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")

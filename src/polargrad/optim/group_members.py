@@ -47,6 +47,12 @@ def split_by_rule(
     rest = {key: value for key, value in group.items() if key not in ("params", "param_names")}
     own = {key: rest.pop(f"vector_{key}") for key in VECTOR_KEYS if f"vector_{key}" in rest}
     vector_defaults = {**vector_defaults, **own}
+    none = group.get("rule") == "matrix" or all(p.ndim >= 2 for _, p in named)
+    if own and none and group.get("rule") != "adamw":
+        raise ValueError(
+            f"vector_{next(iter(own))} is for AdamW, and the group has no vector: it would have no "
+            "effect"
+        )
     if "rule" in group:
         if group["rule"] not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {group['rule']!r}")

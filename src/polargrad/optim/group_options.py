@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -57,6 +57,7 @@ GROUP_OPTIONS = (
 )
 # What groups hold beside options.
 OF_GROUPS = (
+    *("vector_lr", "vector_betas", "vector_eps", "vector_weight_decay"),
     *("params", "param_names", "rule", "roles", "views", "reasons", "base_lr", "resolved"),
     *(
         "attempts",
@@ -211,18 +212,25 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
         )
 
 
+def _from_one_side(form: Mapping[str, Any]) -> bool:
+    """Whether a polar factor comes from the eigenvalues of a Gram matrix."""
+    inner = form.get("inner")
+    own = form.get("side") is not None or bool(form.get("damping"))
+    return own or (isinstance(inner, Mapping) and _from_one_side(inner))
+
+
 def warn_of_misspellings(group: Mapping[str, Any], known: Collection[str]) -> None:
     """Warn of a key that is nearly an option; other keys of its own a framework may keep there."""
     for key in group:
         near = [] if key in known else difflib.get_close_matches(key, known, 1, cutoff=0.85)
-        if near:
+        if near and key[0] == near[0][0] and abs(len(key) - len(near[0])) < 2:
             warnings.warn(
                 f"parameter group: {key!r} is no option and has no effect; is {near[0]!r} meant?",
                 stacklevel=4,
             )
 
 
-def check_capturable(group: Mapping[str, Any]) -> None:
+def check_capturable(group: Mapping[str, Any], params: Iterable[Tensor]) -> None:
     """Raise ValueError unless a step of this group reads no value on the host.
 
     A method that stops when it has converged has to look; so has torch's SVD, and SOAP's counter.
@@ -235,6 +243,12 @@ def check_capturable(group: Mapping[str, Any]) -> None:
             "and a recorded step would draw the same ones again"
         )
     form = geometry(group["geometry"])
+    elsewhere = any(p.device.type != "cpu" for p in params)
+    if elsewhere and (form.accumulates or _from_one_side(group["geometry"])):
+        raise ValueError(
+            f"capturable=True: geometry {form.name!r} needs an eigendecomposition, for which torch "
+            "waits on a GPU"
+        )
     if form.begins_with_first:
         raise ValueError(
             f"capturable=True: geometry {form.name!r} reads its counter on the host, to refresh"
@@ -249,7 +263,8 @@ def check_capturable(group: Mapping[str, Any]) -> None:
             )
         return
     description = method_of(group["method"])
-    if description.adaptive or description.name == "svd":
+    waits = ("svd", "gram_eigh", "randomized_svd") if elsewhere else ("svd",)
+    if description.adaptive or description.name in waits:
         raise ValueError(
             f"capturable=True: method {description.name!r} looks at values on the host; give "
             "tol=0.11 with method='auto', or method='newton_schulz' or 'polar_express'"

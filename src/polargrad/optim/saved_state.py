@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
 
-# What wrappers put in front of the names of a model's parameters.
-WRAPPERS = ("module.", "_orig_mod.")
+# What DistributedDataParallel puts in front of every name, and torch.compile anywhere.
+DATA_PARALLEL, COMPILED = "module.", "_orig_mod"
 # The lists of a group that have one entry for each parameter.
 PARALLEL = ("params", "param_names", "roles", "views", "reasons")
 # The key of a saved group under which the number of skipped steps is kept.
@@ -37,9 +37,12 @@ def in_our_order(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     if len(optimizer.param_groups) != len(state_dict["param_groups"]):
         return state_dict  # refused by those who look at groups
     groups = []
+    bare, other_bare = _bare(optimizer.param_groups), _bare(state_dict["param_groups"])
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
-        ours = [_bare(name) for name in group.get("param_names") or ()]
-        theirs = [_bare(name) for name in saved.get("param_names") or ()]
+        ours, theirs = list(group.get("param_names") or ()), list(saved.get("param_names") or ())
+        if sorted(ours) != sorted(theirs):  # what wrappers add does not count
+            ours = [bare[name] for name in ours]
+            theirs = [other_bare[name] for name in theirs]
         if ours and theirs and sorted(ours) != sorted(theirs):
             mine, other = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
             raise ValueError(
@@ -56,11 +59,13 @@ def in_our_order(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     return {**state_dict, "param_groups": groups}
 
 
-def _bare(name: str) -> str:
-    """A name without what DistributedDataParallel or torch.compile put in front."""
-    while name.startswith(WRAPPERS):
-        name = name.partition(".")[2]
-    return name
+def _bare(groups: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """For each name the one without what wrappers add; itself where two would become one."""
+    full = [name for group in groups for name in group.get("param_names") or ()]
+    bare = [".".join(part for part in name.split(".") if part != COMPILED) for name in full]
+    while bare and all(name.startswith(DATA_PARALLEL) for name in bare):
+        bare = [name.removeprefix(DATA_PARALLEL) for name in bare]
+    return dict(zip(full, bare if len(set(bare)) == len(full) else full, strict=True))
 
 
 def check_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ LEAST_LOOP_COLUMNS = 128
 
 def is_better_looped(x: Tensor, columns: int = LEAST_LOOP_COLUMNS) -> bool:
     """Whether a stack is to be taken matrix by matrix rather than in batched calls."""
+    if torch.compiler.is_compiling():  # a loop would fix the number of matrices
+        return False
     return x.ndim > 2 and x.device.type == "cpu" and x.shape[-1] >= columns and x.shape[0] > 0
 
 

@@ -180,12 +180,13 @@ def _decide(
     if told is not None:
         role, view, reason = told.role or role, told.view or view, f"roles[{told.pattern}]"
         options = dict(told.options)
-        if told.role == "fused QKV" and view == WHOLE:
-            view = _three(use.name, shape, told)
     entry = copy.deepcopy(dict(policy.entries.get(role, {"rule": "adamw"})))
     rule = options.pop("rule", entry.pop("rule"))
+    fused = told is not None and told.role == "fused QKV" and told.view is None
     if rule == "adamw":
         entry = {}
+    elif told is not None and fused and view == WHOLE and len(shape) > 1:
+        view = _three(use.name, shape, told)
     elif view == WHOLE and len(shape) > 2:
         stacked = "expert" in role or role in TABLES
         view = experts() if stacked else FLATTEN if role == "convolution" else view
