@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -14,7 +14,38 @@ from polargrad.optim.engine import MatrixOptimizer
 __all__ = ["ColumnNorm", "RowNorm"]
 
 
-class RowNorm(MatrixOptimizer):
+class _NormalisedDescent(MatrixOptimizer):
+    """Steepest descent in the norm of the largest row, or of the largest column."""
+
+    norm: ClassVar[type[LargestRow] | type[LargestColumn]]
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        *,
+        momentum: float = 0.95,
+        scaled: bool = False,
+        centred: bool = False,
+        weight_decay: float = 0.0,
+        **options: Unpack[EngineOptions],
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            **point(
+                self,
+                EngineOptions,
+                options,
+                geometry=Centred(self.norm()) if centred else self.norm(),
+                magnitude="dual_norm" if scaled else "unit",
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
+        )
+
+
+class RowNorm(_NormalisedDescent):
     r"""Row normalisation: steepest descent in the norm of the largest row.
 
     .. math:: X_i \leftarrow (1-\gamma\lambda) X_i - \gamma\, a\,\frac{M_i}{\|M_i\|_2}
@@ -49,33 +80,10 @@ class RowNorm(MatrixOptimizer):
     stays.
     """
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        *,
-        momentum: float = 0.95,
-        scaled: bool = False,
-        centred: bool = False,
-        weight_decay: float = 0.0,
-        **options: Unpack[EngineOptions],
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            **point(
-                self,
-                EngineOptions,
-                options,
-                geometry=Centred(LargestRow()) if centred else LargestRow(),
-                magnitude="dual_norm" if scaled else "unit",
-                momentum=momentum,
-                weight_decay=weight_decay,
-            ),
-        )
+    norm = LargestRow
 
 
-class ColumnNorm(MatrixOptimizer):
+class ColumnNorm(_NormalisedDescent):
     r"""Column normalisation: steepest descent in the norm of the largest column.
 
     .. math:: X_{\cdot j} \leftarrow (1-\gamma\lambda) X_{\cdot j}
@@ -111,27 +119,4 @@ class ColumnNorm(MatrixOptimizer):
     column stays.
     """
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        *,
-        momentum: float = 0.95,
-        scaled: bool = False,
-        centred: bool = False,
-        weight_decay: float = 0.0,
-        **options: Unpack[EngineOptions],
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            **point(
-                self,
-                EngineOptions,
-                options,
-                geometry=Centred(LargestColumn()) if centred else LargestColumn(),
-                magnitude="dual_norm" if scaled else "unit",
-                momentum=momentum,
-                weight_decay=weight_decay,
-            ),
-        )
+    norm = LargestColumn
