@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from polargrad.geometry.rotated_diagonal import RotatedDiagonal
 from polargrad.geometry.row_then_polar import RowThenPolar
 from polargrad.geometry.rows import LargestColumn, LargestRow
 from polargrad.geometry.spectral import Spectral
+from polargrad.linalg.descriptions import named_options, options_of
 
 __all__ = ["GEOMETRIES", "geometry", "plain"]
 
@@ -41,6 +41,7 @@ KINDS: tuple[type[Geometry], ...] = (
 GEOMETRIES: dict[str, type[Geometry]] = {kind.name: kind for kind in KINDS}
 # How a polar factor is computed belongs to the optimizer's group, not to the geometry's data.
 SET_BY_THE_OPTIMIZER = ("method", "compute_dtype")
+OPTIONS = {name: options_of(kind, SET_BY_THE_OPTIMIZER) for name, kind in GEOMETRIES.items()}
 # The option that is a geometry itself.
 INNER = "inner"
 
@@ -62,28 +63,10 @@ def geometry(spec: str | Mapping[str, Any] | Geometry) -> Geometry:
     """
     if isinstance(spec, Geometry):
         return spec
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    if not isinstance(spec, Mapping):
-        raise TypeError(
-            f"geometry must be a name, a description or its plain data, got {type(spec).__name__}"
-        )
-    options = dict(spec)
-    name = options.pop("name", None)
-    if name not in GEOMETRIES:
-        raise ValueError(f"geometry must be one of {', '.join(GEOMETRIES)}, got {name!r}")
-    kind = GEOMETRIES[name]
-    known = _options(kind)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        has = f"has the options {', '.join(known)}" if known else "has no options"
-        raise ValueError(f"geometry {name!r} {has}, got {', '.join(map(repr, unknown))}")
-    missing = [option for option, needed in known.items() if needed and option not in options]
-    if missing:
-        raise ValueError(f"geometry {name!r} needs the options {', '.join(missing)}, got {spec!r}")
+    name, options = named_options("geometry", spec, OPTIONS)
     if INNER in options:
         options[INNER] = geometry(options[INNER])
-    return kind(**options)
+    return GEOMETRIES[name](**options)
 
 
 def plain(description: Geometry) -> dict[str, Any]:
@@ -95,18 +78,8 @@ def plain(description: Geometry) -> dict[str, Any]:
         >>> plain(Spectral(damping=0.1))
         {'name': 'spectral', 'side': None, 'damping': 0.1, 'correct': False}
     """
-    values = {option: getattr(description, option) for option in _options(type(description))}
+    values = {option: getattr(description, option) for option in OPTIONS[description.name]}
     return {"name": description.name, **{key: _plain(value) for key, value in values.items()}}
-
-
-def _options(kind: type[Geometry]) -> dict[str, bool]:
-    """The options of a geometry that are part of its data, and whether each must be given."""
-    return {
-        field.name: field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # all are dataclasses
-        if field.init and field.name not in SET_BY_THE_OPTIMIZER
-    }
 
 
 def _plain(value: Any) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.entries import count_of
 from polargrad.optim.matrix import BUFFER, STEP
-from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.signal import FORMS
 
 __all__ = ["convert_state"]
@@ -214,10 +214,7 @@ def _converted(
                 scale = 1.0 / (1.0 - float(want.group["momentum"]))
             own[BUFFER] = average if scale == 1.0 else average * scale
             if want.group.get("bias_correction"):
-                view = want.group["views"][want.place]
-                count = (
-                    len(logical_shapes(view, tuple(parameter.shape))) if parameter.numel() else 0
-                )
+                count = count_of(parameter, want.group["views"][want.place])
                 own[STEP] = _count(have, want, steps, count)
     if _same_geometry(have, want):
         own.update(

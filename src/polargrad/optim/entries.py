@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from polargrad.optim.routing.views import Region, View, regions
+from polargrad.optim.routing.views import Region, View, logical_shapes, regions
 
-__all__ = ["Entry", "entries_of", "gradient_of", "pieces"]
+__all__ = ["Entry", "count_of", "entries_of", "gradient_of", "pieces"]
 
 
 class Entry(NamedTuple):
@@ -55,6 +55,11 @@ def entries_of(
             entries.append(Entry(index, number, block, places[block], target, gradient, buffer))
             places[block] += 1
     return entries
+
+
+def count_of(p: Tensor, view: View) -> int:
+    """How many logical matrices a parameter has; none where it is empty."""
+    return len(logical_shapes(view, tuple(p.shape))) if p.numel() else 0
 
 
 def gradient_of(p: Tensor) -> Tensor:

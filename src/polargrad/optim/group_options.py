@@ -19,6 +19,7 @@ from polargrad.linalg import method as method_of
 from polargrad.linalg import plain
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import COMPUTE_DTYPES
+from polargrad.linalg.preparation import check_choice
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.signal import FORMS
 
@@ -128,12 +129,12 @@ def check_matrix_options(options: dict[str, Any]) -> None:
     for key, below in MATRIX_NUMBERS.items():
         options[key] = _number(key, options[key], below)
     for key, allowed in MATRIX_CHOICES.items():
-        _check_choice(key, options[key], allowed)
+        check_choice(key, options[key], allowed)
     _check_common(options)
     for key, allowed in (("compute_dtype", tuple(COMPUTE_DTYPES)), ("state_dtype", STATE_DTYPES)):
         if options[key] is not None:
             name = str(options[key]).removeprefix("torch.")
-            _check_choice(key, name, allowed)
+            check_choice(key, name, allowed)
             options[key] = name
     if not isinstance(options["rounding_seed"], int) or options["rounding_seed"] < 0:
         raise ValueError(
@@ -157,7 +158,7 @@ def check_matrix_options(options: dict[str, Any]) -> None:
 def _check_common(options: Mapping[str, Any]) -> None:
     """Check the options that groups of every rule have."""
     for key, allowed in COMMON_CHOICES.items():
-        _check_choice(key, options[key], allowed)
+        check_choice(key, options[key], allowed)
     if options["differentiable"]:
         raise ValueError(
             "differentiable must be False: a step is taken in place, under no_grad. To "
@@ -299,8 +300,3 @@ def _number(name: str, value: Any, below: float = math.inf) -> float | Tensor:
         allowed = "at least 0 and finite" if below == math.inf else f"in [0, {below:g})"
         raise ValueError(f"{name} must be {allowed}, got {value}")
     return value if isinstance(value, Tensor) else number
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")

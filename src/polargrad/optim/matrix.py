@@ -20,7 +20,7 @@ from polargrad.distributed import LocalExecutor, Source
 from polargrad.geometry import Geometry, magnitude
 from polargrad.linalg.precision import COMPUTE_DTYPES, working_dtype
 from polargrad.optim.elementwise import average, shrink, store, subtract
-from polargrad.optim.entries import Entry, entries_of, pieces
+from polargrad.optim.entries import Entry, count_of, entries_of, pieces
 from polargrad.optim.geometry_state import (
     accumulated,
     gathered,
@@ -31,7 +31,7 @@ from polargrad.optim.geometry_state import (
 )
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import round_stochastically
-from polargrad.optim.routing.views import View, logical_shapes
+from polargrad.optim.routing.views import View
 from polargrad.optim.signal import mixed
 from polargrad.optim.step_size import step_size
 
@@ -92,8 +92,7 @@ class _Update:
         for p, view in zip(params, views, strict=True):
             start_geometry(form, p, view, state[p])
             if self.corrected and STEP not in state[p]:
-                count = len(logical_shapes(view, tuple(p.shape))) if p.numel() else 0
-                state[p][STEP] = torch.zeros(count, device=p.device)
+                state[p][STEP] = torch.zeros(count_of(p, view), device=p.device)
 
     def run(self) -> None:
         """Average what is averaged before the direction, then take it a stack at a time."""

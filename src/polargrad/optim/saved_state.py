@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
-from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
@@ -111,10 +111,9 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
         return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
     options = {"state_dtype": None} | group
-    count = len(logical_shapes(view, tuple(parameter.shape))) if parameter.numel() else 0
     return {
         BUFFER: example.to(buffer_dtype(options, parameter)),
-        STEP: torch.empty(count, dtype=torch.float32, device="meta"),
+        STEP: torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta"),
         **geometry_state(form, example, view),
     }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from polargrad.geometry import magnitude
+from polargrad.linalg.preparation import check_choice
 from polargrad.optim.gaussian_size import expected_nuclear_norm, matrix_shape, momentum_rms
 from polargrad.optim.signal import FORMS
 
@@ -84,9 +85,9 @@ class Rule:
     factor_rms: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, KINDS)
-        _check_choice("adjust", self.adjust, ADJUSTMENTS)
-        _check_choice("momentum_form", self.momentum_form, FORMS)
+        check_choice("kind", self.kind, KINDS)
+        check_choice("adjust", self.adjust, ADJUSTMENTS)
+        check_choice("momentum_form", self.momentum_form, FORMS)
         _check_number("lr", self.lr, above=0.0)
         _check_number("momentum", self.momentum, below=1.0)
         _check_number("weight_decay", self.weight_decay)
@@ -197,11 +198,6 @@ def _signal_rms(rule: Rule, gradient_rms: float | None) -> float:
 
 def _form_factor(rule: Rule) -> float:
     return 1.0 / (1.0 - (rule.momentum or 0.0)) if rule.momentum_form == "heavy-ball" else 1.0
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
 
 def _check_number(

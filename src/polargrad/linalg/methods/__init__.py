@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from polargrad.linalg.descriptions import named_options, options_of
 from polargrad.linalg.methods.gram_eigh import GramEigh
 from polargrad.linalg.methods.gram_polynomial import GramPolynomial
 from polargrad.linalg.methods.gram_zolotarev import GramZolotarev
@@ -62,14 +63,7 @@ _DEFAULTS: dict[str, Method] = {
 }
 
 # The options of each method and whether each must be given, for the same reason.
-_OPTIONS: dict[str, dict[str, bool]] = {
-    name: {
-        field.name: field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-        for field in dataclasses.fields(kind)
-    }
-    for name, kind in METHODS.items()
-}
+_OPTIONS = {name: options_of(kind) for name, kind in METHODS.items()}
 
 
 def method(spec: str | Mapping[str, Any] | Method) -> Method:
@@ -87,28 +81,10 @@ def method(spec: str | Mapping[str, Any] | Method) -> Method:
     """
     if isinstance(spec, Method):
         return spec
-    if isinstance(spec, str):
-        if spec in _DEFAULTS:
-            return _DEFAULTS[spec]
-        spec = {"name": spec}
-    if not isinstance(spec, Mapping):
-        raise TypeError(
-            f"method must be a name, a description or its plain data, got {type(spec).__name__}"
-        )
-    options = dict(spec)
-    name = options.pop("name", None)
-    if name not in METHODS:
-        raise ValueError(f"method must be one of auto, {', '.join(METHODS)}, got {name!r}")
-    kind = METHODS[name]
-    known = _OPTIONS[name]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        has = f"has the options {', '.join(known)}" if known else "has no options"
-        raise ValueError(f"method {name!r} {has}, got {', '.join(map(repr, unknown))}")
-    missing = [option for option, needed in known.items() if needed and option not in options]
-    if missing:
-        raise ValueError(f"method {name!r} needs the options {', '.join(missing)}, got {spec!r}")
-    return kind(**options)
+    if isinstance(spec, str) and spec in _DEFAULTS:
+        return _DEFAULTS[spec]
+    name, options = named_options("method", spec, _OPTIONS, "auto")
+    return METHODS[name](**options)
 
 
 def plain(description: Method) -> dict[str, Any]:
