@@ -204,3 +204,41 @@ def test_its_text_is_one_line_of_sizes():
     assert repr(problem_of((4, 3, 7, 5))) == (
         "MatrixQuadraticRegression(m=4, n=3, p=7, q=5, dtype=torch.float64)"
     )
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_hessian_vector_is_the_kronecker_hessian_times_the_direction(sizes):
+    problem = problem_of(sizes)
+    X, V = point(problem), point(problem, seed=2)
+    columns = hessian(problem) @ V.mT.reshape(-1)  # vec stacks columns
+    expected = columns.reshape(problem.shape[::-1]).mT
+    torch.testing.assert_close(problem.hessian_vector(X, V), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_step_curvature_is_the_second_derivative_along_a_direction(sizes):
+    problem = problem_of(sizes)
+    X, D = point(problem), point(problem, seed=2)
+    expected = (D * problem.hessian_vector(X, D)).sum()
+    torch.testing.assert_close(problem.step_curvature(D), expected, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize(("fraction", "sign"), [(0.999, -1.0), (1.001, 1.0)])
+def test_a_step_descends_up_to_two_over_its_curvature(fraction, sign):
+    """f(X - γ a D) - f(X) has the sign of γ - 2/‖A D B‖², with a = ⟨∇f(X), D⟩."""
+    problem = problem_of((5, 4, 7, 6))
+    X = point(problem)
+    G = problem.gradient(X)
+    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
+    D = U @ Vh
+    step = fraction * 2.0 / problem.step_curvature(D)
+    change = problem.objective(X - step * (G * D).sum() * D) - problem.objective(X)
+    assert sign * change > 0
+
+
+@pytest.mark.parametrize("method", ["hessian_vector", "step_curvature"])
+def test_refuses_a_direction_of_another_shape(method):
+    problem = MatrixQuadraticRegression(**GOOD)
+    directions = [torch.ones(3, 2), torch.ones(2, 3)][-1 if method == "step_curvature" else 0 :]
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), but this problem needs \(3, 2\)"):
+        getattr(problem, method)(*directions)

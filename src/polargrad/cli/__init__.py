@@ -42,6 +42,12 @@ COMMANDS = {
     "methods": Command(
         "polargrad.cli.methods", "Methods", "experiments", "list the methods and what each does"
     ),
+    "insights": Command(
+        "polargrad.cli.insights", "Insights", "language", "test the paper's view of Adam and Muon"
+    ),
+    "impute": Command(
+        "polargrad.cli.impute", "Impute", "estimators", "fill the gaps of a table or of triples"
+    ),
     "demo": Command(
         "polargrad.cli.demo", "Demo", "all", "run both in small and write a report of the results"
     ),

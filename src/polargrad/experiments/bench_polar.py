@@ -26,7 +26,7 @@ from polargrad.experiments.bench_results import COLUMNS, calibration
 from polargrad.experiments.bench_rounds import quartiles, ratio, time_in_rounds
 from polargrad.experiments.bench_run import RunSettings, finished, run_cases, summary
 from polargrad.experiments.bench_tables import Row
-from polargrad.experiments.quadratic_results import write_json
+from polargrad.records import write_json
 
 CALIBRATION = "calibration.json"
 

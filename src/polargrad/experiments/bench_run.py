@@ -16,8 +16,8 @@ import torch
 
 from polargrad.experiments.bench_rounds import quartiles
 from polargrad.experiments.bench_tables import Row, write_csv
-from polargrad.experiments.quadratic_results import PROVENANCE, write_json
-from polargrad.records import RecordWriter, RunFolder, provenance
+from polargrad.experiments.results import PROVENANCE
+from polargrad.records import RecordWriter, RunFolder, provenance, write_json
 
 RECORDS = "results.jsonl"
 CSV = "results.csv"

@@ -1,167 +1,267 @@
-"""Matrix quadratic regression with PolarGrad, Muon, Adam and Newton: section 6.1 of the paper.
-
-The runs of PolarGrad with momentum and those with ZOLO-PD are not part of it yet.
-"""
+"""Matrix quadratic regression, section 6.1 of the paper: strongly convex, deterministic."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from polargrad.experiments.protocol import Protocol, Run, descend
-from polargrad.experiments.quadratic_figures import draw
-from polargrad.experiments.quadratic_results import PROVENANCE, SUMMARY, Results, write_json
-from polargrad.linalg import QDWH, NewtonSchulz
-from polargrad.linalg.methods import plain
+from polargrad.experiments.experiment import (
+    BASELINE,
+    MAIN,
+    MOMENTUM,
+    Experiment,
+    Figure,
+    Panel,
+    Run,
+)
+from polargrad.experiments.oracles import (
+    MUON_NEWTON_SCHULZ,
+    MUON_ZOLOTAREV,
+    POLARGRAD_ZOLOTAREV,
+    muon_options,
+    polargrad_options,
+)
+from polargrad.experiments.task import Task, spectrum
 from polargrad.problems import MatrixQuadraticRegression
-from polargrad.records import RecordWriter, RunFolder, provenance, require
 
-# torch's CPU generator takes 32 bits of a seed: two larger ones could be the same data.
-SEEDS = 2**32
-
-# PolarGrad of the published experiments has no momentum and a two-step QDWH, whose singular
-# values end below 1: with an exact polar factor these learning rates diverge.
-_POLARGRAD = {"momentum": 0.0, "method": plain(QDWH.reference())}
-# Muon of the published experiments (muon.py, Muon_polar): an average as momentum, Nesterov, and
-# neither a factor of the shape nor weight decay.
-_MUON = {"magnitude": "unit", "momentum": 0.95, "nesterov": True}
-_MUON_QDWH = {**_MUON, "method": plain(QDWH.reference())}
-_MUON_NS = {**_MUON, "method": plain(NewtonSchulz())}
-
-# Learning rates, decay and inner steps: timlautk/polargrad, mat_quad_reg.py, at 79f3c6f. Adam has
-# torch's defaults. The published Newton-Schulz runs in bfloat16; here it runs in float32.
-RUNS = (
-    Run(name="polargrad", label="PolarGrad", optimizer="polargrad", lr=4e-8, options=_POLARGRAD),
-    Run(
-        name="polargrad-decay",
-        label="PolarGrad, lr ↓",
-        optimizer="polargrad",
-        lr=4.75e-8,
-        options=_POLARGRAD,
-        decay=0.99,
-    ),
-    Run(name="muon-qdwh", label="Muon (QDWH)", optimizer="muon", lr=0.1, options=_MUON_QDWH),
-    Run(
-        name="muon-qdwh-decay",
-        label="Muon (QDWH), lr ↓",
-        optimizer="muon",
-        lr=0.05,
-        options=_MUON_QDWH,
-        decay=0.99,
-    ),
-    Run(name="muon-ns", label="Muon (Newton–Schulz)", optimizer="muon", lr=0.1, options=_MUON_NS),
-    Run(name="adam", label="Adam", optimizer="adam", lr=0.05),
-    Run(name="adam-decay", label="Adam, lr ↓", optimizer="adam", lr=0.05, decay=0.99),
-    Run(name="newton", label="Newton", optimizer="newton", lr=0.25),
-)
-_QUICK = ("polargrad", "polargrad-decay", "muon-qdwh", "muon-qdwh-decay", "adam")
-
-FULL = Protocol(version="full", runs=RUNS, steps=4000, every=10)
-QUICK = Protocol(
-    version="quick", runs=tuple(run for run in RUNS if run.name in _QUICK), steps=1000, every=10
+DECAY = 0.99
+SMOOTHING = 0.8
+STEPS = 4000
+QUICK_STEPS = 1000
+_QUICK = (
+    "polargrad",
+    "polargrad-decay",
+    "polargrad-momentum-first",
+    "muon-qdwh",
+    "muon-qdwh-decay",
+    "adam",
+    "adam-decay",
+    "gradient-descent",
+    "conjugate-gradients",
+    "direct",
 )
 
 
-def reproduce_quadratic(
-    out: Path, *, protocol: Protocol = FULL, seed: int = 42, overwrite: bool = False
-) -> Results:
-    """Run the experiment and write its records, its summary and its figures to the folder ``out``.
+class QuadraticTask(Task):
+    """The deterministic task of 6.1."""
 
-    It writes ``settings.json``, ``provenance.json``, one file of records a run, ``summary.json``,
-    ``gap.png`` and ``nuclear_norm.png``.
+    problem: MatrixQuadraticRegression
 
-    Args:
-        out: a new or empty folder, or with ``overwrite`` one that holds a run.
-        protocol: :data:`FULL`, as published, or :data:`QUICK`.
-        seed: of the data and the start, as the published code seeds them.
-        overwrite: delete the run that ``out`` holds.
+    def measure(self, unknowns: Sequence[Tensor]) -> dict[str, float]:
+        """Return gap, condition numbers of residual and gradient, and the nuclear norm.
 
-    Returns:
-        What the folder holds.
+        The gap is evaluated in float64; residual and gradient are those of the data's dtype.
+        """
+        (X,) = unknowns
+        residual_condition, _ = spectrum(self.problem.residual(X))
+        gradient_condition, nuclear_norm = spectrum(self.problem.gradient(X))
+        return {
+            "gap": self.problem.gap(X),
+            "residual_condition": residual_condition,
+            "gradient_condition": gradient_condition,
+            "nuclear_norm": nuclear_norm,
+        }
 
-    Raises:
-        ValueError: if the seed is not in 0 … 2³² − 1.
-        RunFolderError: if ``out`` is not free.
-    """
-    if not 0 <= seed < SEEDS:
-        raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {seed}")
-    tqdm = require("tqdm", extra="experiments").tqdm
-    settings = {"experiment": "quadratic", "seed": seed, **protocol.as_data()}
-    folder = RunFolder.claim(out, settings, overwrite=overwrite).path
-    write_json(folder / PROVENANCE, provenance())
+
+def build(seed: int, era: str) -> Task:
+    """Return the task of a seed; it is the same in both eras."""
     problem, start = MatrixQuadraticRegression.published(seed)
-    total = len(protocol.runs) * protocol.steps
-    # Without a terminal (disable=None) there is no bar, and a line for each run instead.
-    with tqdm(total=total, disable=None, unit="step", file=sys.stderr) as bar:
-        for number, run in enumerate(protocol.runs):
-            bar.set_description(run.label)
-            with RecordWriter(folder / run.records) as records:
-                for record in _trace(run, problem, start, protocol):
-                    records.write(record)
-                    bar.update(number * protocol.steps + record["step"] - bar.n)
-            if bar.disable:
-                print(f"{run.label}: {_state(record)}", file=sys.stderr, flush=True)
-    results = Results.read(folder)
-    write_json(folder / SUMMARY, results.summary())
-    draw(results, folder)
-    return results
+    return QuadraticTask(problem, (start,))
 
 
-def _trace(
-    run: Run, problem: MatrixQuadraticRegression, start: Tensor, protocol: Protocol
-) -> Iterator[dict[str, Any]]:
-    """The records of one run."""
+def _main(era: str, oracle: str) -> tuple[Run, ...]:
+    """The runs of mat_quad_reg.py (timlautk/polargrad at 79f3c6f), with its learning rates.
 
-    def newton(X: Tensor) -> Tensor:
-        return problem.newton_direction(problem.gradient(X))
-
-    return descend(
-        run,
-        start,
-        gradient=newton if run.optimizer == "newton" else problem.gradient,
-        measure=lambda X: measure(problem, X),
-        steps=protocol.steps,
-        every=protocol.every,
+    Adam has torch's defaults. In the paper's time Muon ran five steps of QDWH, the later ones with
+    a wrong triangular solve; here they are right.
+    """
+    polargrad = polargrad_options(oracle)
+    muon = muon_options(oracle, steps=5 if era == "paper" else 2)
+    return (
+        Run(name="polargrad", label="PolarGrad", solver="polargrad", lr=4e-8, options=polargrad),
+        Run(
+            name="polargrad-zolotarev",
+            label="PolarGrad (ZOLO-PD)",
+            solver="polargrad",
+            lr=3e-8,
+            options=POLARGRAD_ZOLOTAREV,
+        ),
+        Run(
+            name="polargrad-decay",
+            label="PolarGrad, lr ↓",
+            solver="polargrad",
+            lr=4.75e-8,
+            options=polargrad,
+            decay=DECAY,
+        ),
+        Run(
+            name="muon-ns",
+            label="Muon (Newton–Schulz)",
+            solver="muon",
+            lr=0.1,
+            options=MUON_NEWTON_SCHULZ,
+        ),
+        Run(name="muon-qdwh", label="Muon (QDWH)", solver="muon", lr=0.1, options=muon),
+        Run(
+            name="muon-qdwh-decay",
+            label="Muon (QDWH), lr ↓",
+            solver="muon",
+            lr=0.05,
+            options=muon,
+            decay=DECAY,
+        ),
+        Run(
+            name="muon-zolotarev",
+            label="Muon (ZOLO-PD)",
+            solver="muon",
+            lr=0.1,
+            options=MUON_ZOLOTAREV,
+        ),
+        Run(name="adam", label="Adam", solver="adam", lr=0.05),
+        Run(name="adam-decay", label="Adam, lr ↓", solver="adam", lr=0.05, decay=DECAY),
+        Run(name="newton", label="Newton", solver="newton", lr=0.25),
     )
 
 
-def measure(problem: MatrixQuadraticRegression, X: Tensor) -> dict[str, float]:
-    """Return what a record holds of ``X``; residual and gradient as the optimizer computes them.
+def _momentum(oracle: str) -> tuple[Run, ...]:
+    """The runs that mat_quad_reg_mom.py adds; its Muon runs five steps of QDWH in both eras."""
+    polar_first = polargrad_options(oracle, 0.95, "polar-first")
+    momentum_first = polargrad_options(oracle, 0.9)
+    muon = muon_options(oracle, steps=5)
+    table = (
+        ("polargrad-polar-first", "PolarGradM polar-first", "polargrad", polar_first, 4e-7, 5e-7),
+        (
+            "polargrad-momentum-first",
+            "PolarGradM momentum-first",
+            "polargrad",
+            momentum_first,
+            2e-7,
+            2.5e-7,
+        ),
+        ("muon-five", "Muon (5-step QDWH)", "muon", muon, 1e-1, 5e-2),
+    )
+    return tuple(
+        Run(
+            name=name + ("-decay" if decayed else ""),
+            label=label + (", lr ↓" if decayed else ""),
+            solver=solver,
+            group=MOMENTUM,
+            lr=lr,
+            options=options,
+            decay=DECAY if decayed else 1.0,
+        )
+        for name, label, solver, options, constant, falling in table
+        for decayed, lr in ((False, constant), (True, falling))
+    )
 
-    The gap f - f* is evaluated in float64, and so are the singular values of residual and
-    gradient. The gradient is that of f also for Newton's method. Condition numbers and the nuclear
-    norm of what is not finite are NaN.
 
-    Example:
-        >>> problem = MatrixQuadraticRegression(*(torch.eye(2) for _ in "ABC"))
-        >>> {name: round(value, 6) for name, value in measure(problem, -torch.eye(2)).items()}
-        {'gap': 4.0, 'residual_condition': 1.0, 'gradient_condition': 1.0, 'nuclear_norm': 4.0}
+_BASELINES = (
+    Run(
+        name="gradient-descent",
+        label="gradient descent, 2/(L+μ)",
+        solver="gradient-descent",
+        group=BASELINE,
+    ),
+    Run(name="nesterov", label="Nesterov, 1/L", solver="nesterov", group=BASELINE, steps=1000),
+    Run(
+        name="conjugate-gradients",
+        label="conjugate gradients",
+        solver="conjugate-gradients",
+        group=BASELINE,
+        steps=300,
+    ),
+    Run(name="l-bfgs", label="L-BFGS", solver="l-bfgs", group=BASELINE, steps=300),
+    Run(name="direct", label="direct solve", solver="direct", group=BASELINE, steps=1),
+)
+
+
+def quadratic(
+    *, quick: bool = False, era: str = "reference", oracle: str = "published"
+) -> Experiment:
+    """Return the experiment of section 6.1.
+
+    Args:
+        quick: fewer runs, a quarter of the steps.
+        era: ``"reference"`` for today's settings of the published code, or ``"paper"``.
+        oracle: what computes the polar factor in runs with QDWH: ``"published"``, ``"exact"``,
+            ``"tolerance"``.
     """
-    residual = _singular_values(problem.residual(X))
-    gradient = _singular_values(problem.gradient(X))
-    return {
-        "gap": problem.gap(X),
-        "residual_condition": (residual[0] / residual[-1]).item(),
-        "gradient_condition": (gradient[0] / gradient[-1]).item(),
-        "nuclear_norm": gradient.sum().item(),
-    }
+    runs = (*_main(era, oracle), *_momentum(oracle), *_BASELINES)
+    steps = QUICK_STEPS if quick else STEPS
+    if quick:
+        runs = tuple(run for run in runs if run.name in _QUICK)
+    return Experiment(
+        name="quadratic",
+        section="6.1",
+        title="Matrix quadratic regression",
+        formula="min ½‖A X B − C‖², X 500 × 100, A 1000 × 500, B 100 × 250, all Gaussian",
+        version="quick" if quick else "full",
+        era=era,
+        oracle=oracle,
+        runs=runs,
+        steps=steps,
+        every=10,
+        metric="gap",
+        metric_title="f(X) − f*",
+        smoothing=SMOOTHING,
+        figures=_figures(runs),
+        build=build,
+    )
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
-    """The singular values in float64, from the largest; NaN if the matrix is not finite."""
-    if not matrix.isfinite().all():
-        return torch.full((min(matrix.shape),), torch.nan, dtype=torch.float64)
-    values: Tensor = torch.linalg.svdvals(matrix.double())
-    return values
-
-
-def _state(record: dict[str, Any]) -> str:
-    """The end of a run in words."""
-    if record["diverged"]:
-        return f"diverged at step {record['step']}"
-    return f"f - f* = {record['gap']:.3g} after {record['step']} steps, {record['seconds']:.1f} s"
+def _figures(runs: Sequence[Run]) -> tuple[Figure, ...]:
+    """The figures of the paper's two scripts, and PolarGrad among what a user would pick."""
+    gap = Panel(quantity="gap", title="f(X) − f*")
+    panels = (
+        gap,
+        Panel(quantity="residual_condition", title="κ₂(A X B − C)", smooth=True),
+        Panel(quantity="gradient_condition", title="κ₂(∇f(X))", smooth=True),
+    )
+    nuclear = (Panel(quantity="nuclear_norm", title="Nuclear norm of ∇f(X)", smooth=True),)
+    main = tuple(run.name for run in runs if run.group == MAIN)
+    momentum = tuple(
+        run.name
+        for run in runs
+        if run.group == MOMENTUM or run.name in ("polargrad", "polargrad-decay")
+    )
+    against = tuple(
+        run.name
+        for run in runs
+        if run.group == BASELINE
+        or run.name in ("polargrad", "polargrad-decay", "polargrad-momentum-first", "newton")
+    )
+    resolution = "Gaps near 1e-8 are the resolution of float32."
+    return (
+        Figure(
+            name="gap",
+            runs=main,
+            panels=panels,
+            caption="Objective gap, evaluated in float64, and condition numbers of residual and "
+            f"gradient (running averages). {resolution}",
+        ),
+        Figure(
+            name="nuclear-norm",
+            runs=main,
+            panels=nuclear,
+            caption="Nuclear norm of the gradient, PolarGrad's scale.",
+        ),
+        Figure(
+            name="momentum",
+            runs=momentum,
+            panels=panels,
+            caption=f"PolarGrad with and without momentum. {resolution}",
+        ),
+        Figure(
+            name="momentum-nuclear-norm",
+            runs=momentum,
+            panels=nuclear,
+            caption="Nuclear norm of the gradient with momentum.",
+        ),
+        Figure(
+            name="baselines",
+            runs=against,
+            panels=(gap,),
+            caption="PolarGrad and Newton beside what needs no learning rate on this problem.",
+        ),
+    )

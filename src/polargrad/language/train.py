@@ -22,7 +22,7 @@ from polargrad.language.corpus import Corpus, load_corpus
 from polargrad.language.curves import FIGURE, draw_losses
 from polargrad.language.interrupts import StopRequest
 from polargrad.language.optimizers import build_optimizer, build_schedule
-from polargrad.language.presets import build_model, preset_of
+from polargrad.language.presets import Preset, build_model, preset_of
 from polargrad.language.progress import Progress
 from polargrad.language.settings import TrainSettings
 from polargrad.records import (
@@ -96,6 +96,25 @@ def language_model_loss(model: torch.nn.Module, windows: Tensor, reduction: str 
     """
     logits = model(input_ids=windows[:, :-1]).logits
     return cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction)
+
+
+def validation_loss(model: torch.nn.Module, tokens: Tensor, preset: Preset) -> float:
+    """Return the mean cross-entropy over the validation windows of a text, in nats per byte.
+
+    Args:
+        model: a causal language model of ``transformers``.
+        tokens: the validation text, one-dimensional, uint8.
+        preset: the sizes of a window and of a batch; the result does not depend on the latter
+            beyond rounding.
+    """
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for windows in validation_batches(
+            tokens, batch=preset.batch, context=preset.context, windows=VALIDATION_WINDOWS
+        ):
+            total += language_model_loss(model, windows, reduction="sum").item()
+            count += windows[:, 1:].numel()
+    return total / count
 
 
 class _Run:
@@ -232,21 +251,11 @@ class _Run:
         return {**record, "seconds": seconds, "tokens_per_second": tokens / seconds}
 
     def _validation_loss(self) -> float:
-        """The mean cross-entropy over the validation windows, in nats per byte."""
-        total, count = 0.0, 0
-        preset = self.preset
-        with torch.no_grad():
-            for windows in validation_batches(
-                self.corpus.validation,
-                batch=preset.batch,
-                context=preset.context,
-                windows=VALIDATION_WINDOWS,
-            ):
-                total += language_model_loss(self.model, windows, reduction="sum").item()
-                count += windows[:, 1:].numel()
+        """The mean cross-entropy over the validation windows, which must be finite."""
+        loss = validation_loss(self.model, self.corpus.validation, self.preset)
         lr = self.optimizer.param_groups[0]["lr"]
-        self._require_finite("validation loss", total / count, step=self.step, lr=lr)
-        return total / count
+        self._require_finite("validation loss", loss, step=self.step, lr=lr)
+        return loss
 
     def _require_finite(self, name: str, value: float, *, step: int, lr: float) -> None:
         if not math.isfinite(value):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from polargrad.problems.bilinear import BilinearProblem, product
+
 # The sizes of the paper: X is m × n, A is p × m, B is n × q, C is p × q.
 PUBLISHED_SIZES = (500, 100, 1000, 250)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MatrixQuadraticRegression:
+class MatrixQuadraticRegression(BilinearProblem):
     r"""Least squares in a matrix between two others.
 
     .. math:: f(X) = \tfrac12 \|A X B - C\|_F^2, \qquad
@@ -45,30 +46,6 @@ class MatrixQuadraticRegression:
 
     Source: Lau, Long and Su, arXiv 2505.21799, section 6.1.
     """
-
-    A: Tensor
-    B: Tensor
-    C: Tensor
-
-    def __post_init__(self) -> None:
-        for name in ("A", "B", "C"):
-            _check_matrix(name, getattr(self, name))
-            if getattr(self, name).dtype != self.A.dtype:
-                raise ValueError(
-                    f"{name} has dtype {getattr(self, name).dtype}, but A has {self.A.dtype}: "
-                    "give all three the same"
-                )
-            if getattr(self, name).device != self.A.device:
-                raise ValueError(
-                    f"{name} is on {getattr(self, name).device}, but A is on {self.A.device}: "
-                    "put all three on one device"
-                )
-        wanted = (self.A.shape[0], self.B.shape[1])
-        if tuple(self.C.shape) != wanted:
-            raise ValueError(
-                f"C has shape {tuple(self.C.shape)}, but A of shape {tuple(self.A.shape)} and B of "
-                f"shape {tuple(self.B.shape)} need a C of shape {wanted}"
-            )
 
     @classmethod
     def random(
@@ -128,29 +105,14 @@ class MatrixQuadraticRegression:
         (m, n), (p, q) = self.shape, self.C.shape
         return f"{type(self).__name__}(m={m}, n={n}, p={p}, q={q}, dtype={self.A.dtype})"
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape m × n of X."""
-        return (self.A.shape[1], self.B.shape[0])
-
-    def to(self, dtype: torch.dtype) -> MatrixQuadraticRegression:
-        """Return the same problem with its data in ``dtype``, float32 or float64."""
-        return MatrixQuadraticRegression(*(data.to(dtype) for data in (self.A, self.B, self.C)))
-
     def residual(self, X: Tensor) -> Tensor:
         """Return A X B - C, p × q, in the dtype of the data.
 
         Raises:
             ValueError: if ``X`` is not m × n or not of the dtype of the data.
         """
-        if tuple(X.shape) != self.shape:
-            raise ValueError(f"X has shape {tuple(X.shape)}, but this problem needs {self.shape}")
-        if X.dtype != self.A.dtype:
-            raise ValueError(
-                f"X has dtype {X.dtype}, but the data have {self.A.dtype}: "
-                "convert X, or the problem with to()"
-            )
-        return _product(self.A, X, self.B) - self.C
+        self.checked((X,))
+        return product(self.A, X, self.B) - self.C
 
     def objective(self, X: Tensor) -> Tensor:
         """Return f(X) = ½‖A X B - C‖² as a tensor without dimensions.
@@ -162,7 +124,25 @@ class MatrixQuadraticRegression:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Return Aᵀ (A X B - C) Bᵀ, m × n, in the dtype of the data."""
-        return _product(self.A.mT, self.residual(X), self.B.mT)
+        return product(self.A.mT, self.residual(X), self.B.mT)
+
+    def hessian_vector(self, X: Tensor, V: Tensor) -> Tensor:
+        """Return Aᵀ A V B Bᵀ, m × n, in the dtype of the data: the same at every ``X``."""
+        self.checked((X,))
+        self.checked((V,))
+        return product(self.A.mT, product(self.A, V, self.B), self.B.mT)
+
+    def step_curvature(self, D: Tensor) -> Tensor:
+        r"""Return ‖A D B‖_F², the curvature of f along ``D``, as a tensor without dimensions.
+
+        .. math:: f(X - \gamma\, a D) = f(X) - \gamma a \langle \nabla f(X), D\rangle
+                  + \tfrac12 \gamma^2 a^2 \|A D B\|_F^2
+
+        With :math:`a = \langle \nabla f(X), D\rangle > 0`, as PolarGrad takes it, the step
+        decreases f exactly if :math:`\gamma < 2 / \|A D B\|_F^2`, and most at half of that.
+        """
+        self.checked((D,))
+        return product(self.A, D, self.B).square().sum()
 
     def newton_direction(self, G: Tensor) -> Tensor:
         """Return (Aᵀ A)⁻¹ G (B Bᵀ)⁻¹, the inverse Hessian applied to ``G`` of shape m × n.
@@ -213,12 +193,6 @@ class MatrixQuadraticRegression:
         """μ, the smallest eigenvalue of the Hessian; 0 where p < m or n > q."""
         return self._extreme_eigenvalues[0]
 
-    @property
-    def condition_number(self) -> float:
-        """κ_H = L / μ; infinite where μ is 0."""
-        mu, largest = self._extreme_eigenvalues
-        return largest / mu if mu > 0 else math.inf
-
     @cached_property
     def _minimiser(self) -> Tensor:
         """A⁺ C B⁺ in float64, by two least-squares solves (LAPACK's gelsd, no normal equations)."""
@@ -251,25 +225,6 @@ class MatrixQuadraticRegression:
         Raises:
             ValueError: if ``X`` is not m × n.
         """
-        if tuple(X.shape) != self.shape:
-            raise ValueError(f"X has shape {tuple(X.shape)}, but this problem needs {self.shape}")
+        self.checked((X,), any_dtype=True)
         A, B, _ = self._double
-        return float(0.5 * _product(A, X.double() - self._minimiser, B).square().sum())
-
-
-def _product(*matrices: Tensor) -> Tensor:
-    """The product of matrices, associated in the order that costs least."""
-    product: Tensor = torch.linalg.multi_dot(matrices)
-    return product
-
-
-def _check_matrix(name: str, matrix: object) -> None:
-    """Raise unless ``matrix`` is a finite, non-empty float32 or float64 matrix."""
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(matrix).__name__}")
-    if matrix.ndim != 2 or matrix.numel() == 0:
-        raise ValueError(f"{name} must be a non-empty matrix, got shape {tuple(matrix.shape)}")
-    if matrix.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {matrix.dtype}")
-    if not matrix.isfinite().all():
-        raise ValueError(f"{name} must be finite, got an infinite or undefined entry")
+        return float(0.5 * product(A, X.double() - self._minimiser, B).square().sum())

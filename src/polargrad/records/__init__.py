@@ -2,6 +2,7 @@
 
 from polargrad.records.extras import require
 from polargrad.records.files import write_atomically
+from polargrad.records.json_files import read_json, write_json
 from polargrad.records.jsonl import RecordWriter, read_records, rewind_records
 from polargrad.records.provenance import provenance
 from polargrad.records.run_folder import RunFolder
@@ -10,8 +11,10 @@ __all__ = [
     "RecordWriter",
     "RunFolder",
     "provenance",
+    "read_json",
     "read_records",
     "require",
     "rewind_records",
     "write_atomically",
+    "write_json",
 ]

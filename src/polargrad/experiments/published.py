@@ -1,0 +1,111 @@
+"""What the published code gives, and how near our runs come to it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from polargrad.experiments.results import Results
+
+# Where the last digits of the data decide: a run that begins beyond its stability limit, one that
+# swings, or one that has gone down to the rounding of float32. From these steps on only the order
+# of magnitude can be compared: a factor of 2, and below RESOLUTION nothing but that both are there.
+CHAOTIC: dict[str, dict[str, int]] = {
+    "quadratic": {
+        "polargrad-decay": 50,
+        "polargrad-momentum-first": 250,
+        "polargrad-polar-first": 250,
+        "adam": 500,
+        "adam-decay": 500,
+    },
+    "logistic": {},
+    "completion": {"adam": 200, "adam-decay": 200},
+}
+# Ten times what float32 resolves at the optimum, in the units of each metric.
+RESOLUTION = {"quadratic": 1e-6, "logistic": 0.0, "completion": 1e-12}
+
+
+@functools.cache
+def published_traces() -> dict[str, Any]:
+    """Return the published code's traces with their provenance, as the package ships them."""
+    text = (
+        resources.files("polargrad.experiments")
+        .joinpath("published_traces.json")
+        .read_text(encoding="utf-8")
+    )
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A value of ours beside the published code's.
+
+    Args:
+        run: its name.
+        label: of the run.
+        step: before whose update it was taken.
+        published: the published code's value.
+        ours: our value.
+        allowed: the largest ratio of the two, either way, that counts as agreement.
+        resolved: whether one of them is above what float32 resolves at the optimum.
+    """
+
+    run: str
+    label: str
+    step: int
+    published: float
+    ours: float
+    allowed: float
+    resolved: bool
+
+    @property
+    def deviation(self) -> float:
+        """ours / published - 1."""
+        return self.ours / self.published - 1.0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are as near as can be asked for at this step."""
+        if not self.resolved:
+            return True
+        ratio = self.ours / self.published
+        return 1.0 / self.allowed <= ratio <= self.allowed
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Return the comparisons that the results allow.
+
+    The published code was run on one seed, with its settings of today and its own oracle; results
+    of another seed, era or oracle have none. Agreement is within 2 % up to step 100, 5 % up to step
+    1000, a factor of 2 beyond that and where rounding decides (:data:`CHAOTIC`).
+    """
+    traces = published_traces()
+    experiment = results.settings["experiment"]
+    seed = traces["seed"]
+    same = all(results.settings[key] == traces[key] for key in ("era", "oracle"))
+    if not same or seed not in results.curves:
+        return []
+    labels = {run["name"]: run["label"] for run in results.runs}
+    return [
+        _compare(experiment, run, labels[run], int(step), value, ours)
+        for run, values in traces["traces"].get(experiment, {}).items()
+        if run in labels
+        for step, value in values.items()
+        if (ours := results.value(run, int(step), seed=seed)) is not None
+    ]
+
+
+def _compare(
+    experiment: str, run: str, label: str, step: int, published: float, ours: float
+) -> Comparison:
+    if step >= CHAOTIC[experiment].get(run, math.inf) or step > 1000:
+        allowed = 2.0
+    else:
+        allowed = 1.02 if step <= 100 else 1.05
+    resolved = max(published, ours) > RESOLUTION[experiment]
+    return Comparison(run, label, step, published, ours, allowed, resolved)

@@ -1,0 +1,163 @@
+"""The paper's experiments from nothing to tables and figures, as much of it as is not there yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polargrad.errors import RunFolderError
+from polargrad.experiments.completion import completion
+from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS, Experiment
+from polargrad.experiments.figures import draw_all, figure_file
+from polargrad.experiments.logistic import logistic
+from polargrad.experiments.oracles import ORACLES
+from polargrad.experiments.quadratic import quadratic
+from polargrad.experiments.results import PROVENANCE, SUMMARY, TIMING, Results
+from polargrad.experiments.runner import execute_all, jobs_left
+from polargrad.experiments.timing import time_steps
+from polargrad.records import RunFolder, provenance, read_json, write_json
+from polargrad.records.run_folder import SETTINGS
+
+EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
+    "quadratic": quadratic,
+    "logistic": logistic,
+    "completion": completion,
+}
+# torch's CPU generator takes 32 bits of a seed: two larger ones could be the same data.
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a call of :func:`reproduce` did.
+
+    Args:
+        runs: how many runs it executed; 0 if all were finished.
+        folders: of each experiment.
+    """
+
+    runs: int
+    folders: dict[str, Path]
+
+
+def choose(
+    names: Sequence[str], *, quick: bool = False, era: str = "reference", oracle: str = "published"
+) -> list[Experiment]:
+    """Return the experiments of these names and settings.
+
+    Raises:
+        ValueError: if a name, the era or the oracle is unknown.
+    """
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
+    for what, value, allowed in (("era", era, ERAS), ("oracle", oracle, ORACLES)):
+        if value not in allowed:
+            raise ValueError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")
+    return [EXPERIMENTS[name](quick=quick, era=era, oracle=oracle) for name in names]
+
+
+def reproduce(
+    out: Path,
+    experiments: Sequence[Experiment],
+    *,
+    seeds: Sequence[int] = PUBLISHED_SEEDS,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Reproduction:
+    """Execute what is not finished of the experiments, each in its folder below ``out``.
+
+    A folder receives ``settings.json``, ``provenance.json``, one file of records a run and seed,
+    ``timing.json``, ``summary.json`` and the figures. A finished run is not run again, a killed one
+    continues from its last checkpoint; a call that finds all finished does nothing.
+
+    Args:
+        out: the folder of the folders.
+        experiments: what to run.
+        seeds: of data and start, as the published code seeds them.
+        workers: processes side by side, each with one thread; None for one a core.
+        overwrite: delete first what the folders of these experiments hold.
+
+    Raises:
+        ValueError: if a seed is not in 0 … 2³² − 1 or given twice, or there is none.
+        RunFolderError: if a folder holds something else; nothing is changed then.
+    """
+    check_seeds(seeds)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    folders = {e.name: claim(out / e.name, e, overwrite=overwrite) for e in experiments}
+    jobs = [job for e in experiments for job in jobs_left(e, folders[e.name], seeds)]
+    if jobs:
+        for name in {job.experiment.name for job in jobs}:
+            add_session(folders[name])
+        execute_all(jobs, workers=workers)
+    for experiment in experiments:
+        ran = any(job.experiment is experiment for job in jobs)
+        _conclude(experiment, folders[experiment.name], seeds, again=ran)
+    return Reproduction(len(jobs), folders)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ValueError unless the seeds are some, different, and in range."""
+    for seed in seeds:
+        if not 0 <= seed < SEEDS:
+            raise ValueError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be at least one, each once, got {list(seeds)}")
+
+
+def claim(folder: Path, experiment: Experiment, *, overwrite: bool = False) -> Path:
+    """Take the folder for the experiment, with whatever of it is there already."""
+    return claim_folder(folder, experiment.as_data(), overwrite=overwrite)
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Path:
+    """Take the folder for what has these settings, with whatever of it is there already."""
+    if overwrite and (folder / SETTINGS).exists():
+        # `claim` alone would keep a folder of the same settings as it is.
+        RunFolder.claim(folder, {"deleted": True}, overwrite=True)
+        shutil.rmtree(folder)
+    there = (folder / SETTINGS).exists()
+    return RunFolder.claim(folder, settings, resume=there).path
+
+
+def add_session(folder: Path) -> None:
+    """Append where and when to the sessions that made the folder."""
+    path = folder / PROVENANCE
+    sessions = read_json(path)["sessions"] if path.exists() else []
+    write_json(path, {"sessions": [*sessions, provenance()]})
+
+
+def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, again: bool) -> None:
+    """Time the steps, and write summary and figures, unless they are there and nothing changed."""
+    if not (folder / TIMING).exists():
+        timing = time_steps(experiment, experiment.runs, seed=seeds[0])
+        write_json(folder / TIMING, timing)
+        again = True
+    results = Results.read(folder)
+    pictures = [
+        folder / figure_file(figure.name, seed)
+        for figure in experiment.figures
+        for seed in results.seeds
+    ]
+    if again or not (folder / SUMMARY).exists() or not all(p.exists() for p in pictures):
+        print(f"{experiment.name}: summary and figures", file=sys.stderr, flush=True)
+        write_json(folder / SUMMARY, {"rows": results.summary()})
+        draw_all(experiment, results, folder)
+
+
+def finished_experiments(out: Path) -> dict[str, Results]:
+    """Return what can be read of the experiments below ``out``."""
+    found = {}
+    for name in EXPERIMENTS:
+        try:
+            found[name] = Results.read(out / name)
+        except RunFolderError:
+            continue
+    return found
