@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import tyro
 
 from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS
 from polargrad.experiments.oracles import ORACLES
-from polargrad.experiments.paper_report import write_paper_report
+from polargrad.experiments.paper_report import REPORT, write_paper_report
 from polargrad.experiments.published import comparisons
 from polargrad.experiments.reproduce import (
     EXPERIMENTS,
@@ -19,7 +20,7 @@ from polargrad.experiments.reproduce import (
     choose,
     reproduce,
 )
-from polargrad.experiments.results import Results
+from polargrad.experiments.results import SUMMARY, Results
 
 ALL = "all"
 EXPERIMENT = tyro.conf.arg(metavar="{" + ",".join([*EXPERIMENTS, ALL]) + "}")
@@ -73,8 +74,8 @@ class Reproduce:
         done = reproduce(
             out, experiments, seeds=seeds, workers=self.workers, overwrite=self.overwrite
         )
-        report = out / "report.html"
-        if done.runs or not report.exists():
+        report = out / f"{REPORT}.html"
+        if _is_older(report, [folder / SUMMARY for folder in done.folders.values()]):
             write_paper_report(out)
         _say(done)
         print(f"report: {report}")
@@ -87,6 +88,13 @@ class Reproduce:
         words += [self.era] if self.era != "reference" else []
         words += [self.oracle] if self.oracle != "published" else []
         return Path("runs") / "-".join(words)
+
+
+def _is_older(report: Path, summaries: Sequence[Path]) -> bool:
+    """Whether the report is not there, or was made before one of the summaries."""
+    if not report.exists():
+        return True
+    return any(report.stat().st_mtime_ns < path.stat().st_mtime_ns for path in summaries)
 
 
 def _say(done: Reproduction) -> None:

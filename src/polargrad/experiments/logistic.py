@@ -77,6 +77,13 @@ class LogisticTask(Task):
             "nuclear_norm": nuclear_norm,
         }
 
+    def constants(self) -> dict[str, float]:
+        """Return L and the optimum of all data, per entry, by a truncated Newton method."""
+        return {
+            "smoothness": self.problem.smoothness,
+            "optimum_per_entry": self.problem.optimum / self.problem.C.numel(),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator before this step's rows were drawn."""
         return self._before

@@ -63,6 +63,15 @@ class QuadraticTask(Task):
             "nuclear_norm": nuclear_norm,
         }
 
+    def constants(self) -> dict[str, float]:
+        """Return L, μ, κ_H and f*."""
+        return {
+            "smoothness": self.problem.smoothness,
+            "strong_convexity": self.problem.strong_convexity,
+            "condition_number": self.problem.condition_number,
+            "optimum": self.problem.optimum,
+        }
+
 
 def build(seed: int, era: str) -> Task:
     """Return the task of a seed; it is the same in both eras."""

@@ -84,6 +84,7 @@ def experiment_section(experiment: Experiment, results: Results, folder: Path) -
             f"{settings['steps']} steps, seeds {seeds}. After the last step of each run:"
         ),
         _summary_table(results),
+        *_constants(results),
         *(
             Picture(
                 folder / figure_file(figure.name, seed),
@@ -127,6 +128,29 @@ def _summary_table(results: Results) -> Table:
         "update, ms",
     ]
     return Table(heads, rows)
+
+
+# How the report names what is known beforehand.
+_CONSTANTS = {
+    "smoothness": "L",
+    "strong_convexity": "μ",
+    "condition_number": "κ_H",
+    "optimum": "f*",
+    "optimum_per_entry": "least loss per entry",
+}
+
+
+def _constants(results: Results) -> list[Block]:
+    """What is known of each seed's problem beforehand."""
+    rows = [
+        [seed, *(f"{value:.6g}" for value in values.values())]
+        for seed, values in results.constants.items()
+        if values
+    ]
+    if not rows:
+        return []
+    names = [_CONSTANTS[name] for name in next(iter(results.constants.values()))]
+    return [Paragraph("Known beforehand, in float64:"), Table(["seed", *names], rows)]
 
 
 def _published_section(results: Results) -> list[Block]:

@@ -17,7 +17,7 @@ from polargrad.experiments.figures import draw_all, figure_file
 from polargrad.experiments.logistic import logistic
 from polargrad.experiments.oracles import ORACLES
 from polargrad.experiments.quadratic import quadratic
-from polargrad.experiments.results import PROVENANCE, SUMMARY, TIMING, Results
+from polargrad.experiments.results import CONSTANTS, PROVENANCE, SUMMARY, TIMING, Results
 from polargrad.experiments.runner import execute_all, jobs_left
 from polargrad.experiments.timing import time_steps
 from polargrad.records import RunFolder, provenance, read_json, write_json
@@ -140,6 +140,7 @@ def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, aga
         timing = time_steps(experiment, experiment.runs, seed=seeds[0])
         write_json(folder / TIMING, timing)
         again = True
+    _add_constants(experiment, folder, seeds)
     results = Results.read(folder)
     pictures = [
         folder / figure_file(figure.name, seed)
@@ -150,6 +151,16 @@ def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, aga
         print(f"{experiment.name}: summary and figures", file=sys.stderr, flush=True)
         write_json(folder / SUMMARY, {"rows": results.summary()})
         draw_all(experiment, results, folder)
+
+
+def _add_constants(experiment: Experiment, folder: Path, seeds: Sequence[int]) -> None:
+    """Write what is known of the problem of each seed beforehand, where it is not there yet."""
+    path = folder / CONSTANTS
+    known = read_json(path) if path.exists() else {}
+    missing = [seed for seed in seeds if str(seed) not in known]
+    if missing:
+        found = {str(seed): experiment.build(seed, experiment.era).constants() for seed in missing}
+        write_json(path, known | found)
 
 
 def finished_experiments(out: Path) -> dict[str, Results]:

@@ -18,6 +18,7 @@ from polargrad.records.run_folder import SETTINGS
 PROVENANCE = "provenance.json"
 SUMMARY = "summary.json"
 TIMING = "timing.json"
+CONSTANTS = "constants.json"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Results:
         curves: the records by seed and name of the run.
         timing: milliseconds of a step by name of the run, as in ``timing.json``; empty before it
             was measured.
+        constants: what is known of the problem beforehand, by seed, as in ``constants.json``.
     """
 
     settings: dict[str, Any]
     provenance: list[dict[str, Any]]
     curves: dict[int, dict[str, list[dict[str, Any]]]]
     timing: dict[str, Any]
+    constants: dict[str, dict[str, float]]
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -59,12 +62,13 @@ class Results:
             raise RunFolderError(
                 f"{str(folder)!r} has no finished seed: the experiment did not end"
             )
-        timing = folder / TIMING
+        timing, constants = folder / TIMING, folder / CONSTANTS
         return cls(
             settings,
             read_json(folder / PROVENANCE)["sessions"],
             curves,
             read_json(timing) if timing.exists() else {},
+            read_json(constants) if constants.exists() else {},
         )
 
     @property

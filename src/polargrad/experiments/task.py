@@ -48,6 +48,10 @@ class Task(ABC):
     def measure(self, unknowns: Sequence[Tensor]) -> dict[str, float]:
         """Return the numbers of a record; what is not finite makes NaN or infinity of them."""
 
+    def constants(self) -> dict[str, float]:
+        """Return what is known of the problem beforehand, such as its optimum, in float64."""
+        return {}
+
     def without_batches(self) -> Task:
         """Return the task on all data; a deterministic one is it already."""
         return self

@@ -22,6 +22,19 @@ def _convex(task: Task, run: Run) -> ConvexProblem:
     return task.problem
 
 
+def quadratic(task: Task, run: Run) -> MatrixQuadraticRegression:
+    """Return the problem of the task.
+
+    Raises:
+        ValueError: if it is not a quadratic.
+    """
+    if not isinstance(task.problem, MatrixQuadraticRegression):
+        raise ValueError(
+            f"solver {run.solver!r} needs a quadratic, got {type(task.problem).__name__}"
+        )
+    return task.problem
+
+
 class GradientDescent(GradientSolver):
     r"""Gradient descent: at :math:`2/(L+\mu)`, the best constant step for an unknown quadratic.
 
@@ -102,11 +115,7 @@ class ConjugateGradients(GradientSolver):
 
     def __init__(self, task: Task, run: Run) -> None:
         super().__init__(task, run)
-        if not isinstance(task.problem, MatrixQuadraticRegression):
-            raise ValueError(
-                f"solver {run.solver!r} needs a quadratic, got {type(task.problem).__name__}"
-            )
-        self.problem = task.problem
+        self.problem = quadratic(task, run)
         self.direction = torch.zeros_like(self.unknowns[0])
         self.last_square = math.inf
 
@@ -140,12 +149,12 @@ class ConjugateGradients(GradientSolver):
 class DirectSolve(Solver):
     """The minimiser of a quadratic by two least-squares factorizations, in the data's dtype."""
 
+    def __init__(self, task: Task, run: Run) -> None:
+        super().__init__(task, run)
+        self.problem = quadratic(task, run)
+
     def update(self) -> None:
         """X = A⁺ C B⁺, by QR: the matrices have full rank."""
-        problem = self.task.problem
-        if not isinstance(problem, MatrixQuadraticRegression):
-            raise ValueError(
-                f"solver {self.run.solver!r} needs a quadratic, got {type(problem).__name__}"
-            )
+        problem = self.problem
         half: Tensor = torch.linalg.lstsq(problem.A, problem.C).solution
         self.unknowns[0].copy_(torch.linalg.lstsq(problem.B.mT, half.mT).solution.mT)

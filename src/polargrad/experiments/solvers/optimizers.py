@@ -10,9 +10,9 @@ from torch import Tensor
 
 from polargrad.experiments.experiment import Run
 from polargrad.experiments.solvers.base import GradientSolver, Solver
+from polargrad.experiments.solvers.convex import quadratic
 from polargrad.experiments.task import Task
 from polargrad.optim import MatrixOptimizer, PolarGrad
-from polargrad.problems import MatrixQuadraticRegression
 
 # StepLR of the published scripts: the learning rate is multiplied by `decay` this often.
 DECAY_EVERY = 25
@@ -64,14 +64,15 @@ class OptimizerSolver(GradientSolver):
 class NewtonSolver(OptimizerSolver):
     r"""Damped Newton, :math:`X \leftarrow X - \gamma (A^TA)^{-1} G (BB^T)^{-1}` (6.1)."""
 
+    def __init__(self, task: Task, run: Run) -> None:
+        super().__init__(task, run)
+        self.problem = quadratic(task, run)
+
     def evaluate(self) -> bool:
         """The gradient, multiplied by the inverse Hessian."""
         finite = super().evaluate()
-        problem = self.task.problem
-        if not isinstance(problem, MatrixQuadraticRegression):
-            raise ValueError(f"solver 'newton' needs a quadratic, got {type(problem).__name__}")
         if finite:
-            self.gradients = (problem.newton_direction(self.gradients[0]),)
+            self.gradients = (self.problem.newton_direction(self.gradients[0]),)
         return finite
 
 
