@@ -2,8 +2,8 @@
 
     python benchmarks/impute_memory.py [--entries 10000000] [--rows 100000] [--columns 10000]
 
-The table is low-rank plus noise; rows and columns are as unequally popular as those of ratings. Each
-line is a process of its own with its peak resident memory. Held-out pairs are asked for with
+The table is low-rank plus noise; rows and columns are as unequally popular as those of ratings.
+Each line is a process of its own with its peak resident memory. Held-out pairs are asked for with
 --predict; their error is against what would have been observed, so the noise is its floor.
 """
 
@@ -21,9 +21,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from polargrad.estimators.completion import MatrixCompletion
-from polargrad.estimators.triples import read_triples
 
 TRUE_RANK = 5
 MEAN, SIGNAL, NOISE = 3.5, 0.7, 0.5
@@ -80,6 +77,10 @@ def make(folder: Path, rows: int, columns: int, entries: int) -> None:
 
 def fit(folder: Path, rank: int) -> None:
     """Fit the estimator to the triples, and print the seconds of reading and of fitting."""
+    # Not above: the process that starts the others has to stay small, see report.
+    from polargrad.estimators.completion import MatrixCompletion
+    from polargrad.estimators.triples import read_triples
+
     start = time.perf_counter()
     triples = read_triples(folder / DATA)
     read = time.perf_counter() - start

@@ -1,6 +1,7 @@
-"""A photograph of which 70 % of the pixels are missing: python complete_a_photograph.py [FIGURE.png]
+"""Complete a photograph of which 70 % of the pixels are missing.
 
-The photograph ships with scikit-learn. With a path, the pictures are written there side by side.
+It ships with scikit-learn. The pictures are shown side by side in the file whose path is given:
+python examples/complete_a_photograph.py FIGURE.png
 """
 
 import sys

@@ -70,7 +70,9 @@ PAGES = [
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 # The pages of the optimizers have a test of their own.
-WITH_CODE = [f"docs/{name}.md" for name in ("choosing", "certificate", "routing", "step")]
+WITH_CODE = [
+    f"docs/{name}.md" for name in ("choosing", "certificate", "estimators", "routing", "step")
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -102,10 +104,15 @@ def test_the_planner_does_what_its_table_says():
         ((400, 100), torch.float64, None, 'm ≥ 4n | `SVD(reduction="qr")`'),
         ((320, 320), torch.float64, None, "square, 96 … 320 | `Newton()`"),
         ((321, 321), torch.float64, None, "otherwise | `SVD()`"),
-        ((320, 320), torch.float32, 0.11, "n ≥ 320; n ≥ 192 and m ≥ 2n"),
-        ((319, 319), torch.float32, 0.11, "smaller | `PolarExpress` with degrees 3, 5, 5, 5, 9"),
+        ((500, 8), torch.float32, 0.11, "n ≤ 8 | `GramEigh(polish=0)`"),
+        ((9, 9), torch.float32, 0.11, "tol ≥ 0.093 | `GramZolotarev(1, polynomial=9)`"),
+        ((900, 9), torch.float32, 0.08, "tol ≥ 0.078 | `GramZolotarev(2, polynomial=3)`"),
+        ((900, 9), torch.float32, 0.06, "tol ≥ 0.052 | `GramZolotarev(2, polynomial=5)`"),
+        ((319, 319), torch.float32, 0.05, "tighter | `PolarExpress` with the degrees"),
     ):
         assert line in text
         method = pg.linalg.plan(shape=shape, dtype=dtype, tol=tol).method
-        named = re.search(r"`(\w+)", line.partition("|")[2])
-        assert type(method).__name__ == (named.group(1) if named else "GramZolotarev")
+        named = re.search(r"`(\w+)(?:\(.*?polynomial=(\d))?", line.partition("|")[2])
+        assert named is not None
+        assert type(method).__name__ == named.group(1)
+        assert named.group(2) in (None, str(getattr(method, "polynomial", None)))

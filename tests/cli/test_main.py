@@ -86,7 +86,7 @@ def test_version(capsys):
 
 def test_an_unknown_command_is_refused_with_the_choices(capsys):
     assert main(["trian"]) == 2
-    message = "unknown command 'trian': choose from train, reproduce, bench, methods, demo\n"
+    message = f"unknown command 'trian': choose from {', '.join(cli.COMMANDS)}\n"
     assert capsys.readouterr().err == "polargrad: error: " + message
 
 

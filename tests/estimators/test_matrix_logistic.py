@@ -251,6 +251,16 @@ def test_progress_is_printed_every_so_many_iterations(solver, capsys):
     assert lines[1].startswith("MatrixLogisticRegression: iteration 10: objective ")
 
 
+def test_a_class_that_holding_out_removes_is_named():
+    X, y = np.arange(8.0)[:, None], np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    _, rows = held_out_split(8, 0.25, 0)
+    y = np.roll(y, rows[0] - 7)  # the one row of class 2 is held out
+    with pytest.raises(ValueError, match=r"no row of class .*2.* is left after rows are held out"):
+        MatrixLogisticRegression(early_stopping=True, validation_fraction=0.25, random_state=0).fit(
+            X, y
+        )
+
+
 X, Y, B = labels(k=3)
 
 

@@ -1,4 +1,4 @@
-"""Reduced-rank regression against the augmented Eckart–Young solution, and selection of the rank."""
+"""Reduced-rank regression against the augmented Eckart–Young solution; selection of the rank."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_keeps_the_contract_of_scikit_learn(estimator, check):
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_is_the_truncation_of_the_augmented_fit(rank, alpha, intercept):
-    """Of (X; √α I) and (Y; 0) it is the least-squares solution whose fitted values are truncated."""
+    """It is the least-squares solution of (X; √α I), (Y; 0) with truncated fitted values."""
     X, Y = data()
     model = ReducedRankRegression(rank, alpha=alpha, fit_intercept=intercept).fit(X, Y)
     x_mean, y_mean = (a.mean(axis=0) * intercept for a in (X, Y))

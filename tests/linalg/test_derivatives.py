@@ -22,8 +22,9 @@ from polargrad.linalg.derivative import factor_derivative
 
 EXACT = ["auto", "svd", "qdwh", "mixed_qdwh", "newton", "zolotarev", GramEigh()]
 INEXACT = [NewtonSchulz(), PolarExpress(steps=3), QDWH(steps=2), GramZolotarev(3)]
+INEXACT += [GramZolotarev(2, polynomial=5)]
 FIXED = [SVD(), GramEigh(), NewtonSchulz(), PolarExpress(), Zolotarev(iterations=2)]
-FIXED += [GramZolotarev()]
+FIXED += [GramZolotarev(), GramZolotarev(1, polynomial=9)]
 SHAPES = [(5, 3), (3, 5), (4, 4), (2, 5, 3), (1, 4), (4, 1)]
 
 

@@ -33,20 +33,32 @@ COMMANDS = {
     "train": Command(
         "polargrad.cli.train", "Train", "language", "pre-train a small language model on text"
     ),
+    "impute": Command(
+        "polargrad.cli.impute", "Impute", "estimators", "fill the gaps of a table or of triples"
+    ),
     "reproduce": Command(
-        "polargrad.cli.reproduce", "Reproduce", "experiments", "repeat an experiment of the paper"
+        "polargrad.cli.reproduce", "Reproduce", "experiments", "repeat the paper's experiments"
+    ),
+    "theory": Command(
+        "polargrad.cli.theory", "Theory", "experiments", "check the paper's theorems with numbers"
+    ),
+    "sensitivity": Command(
+        "polargrad.cli.sensitivity",
+        "Sensitivity",
+        "experiments",
+        "sweep learning rates and the accuracy of the polar factor",
+    ),
+    "insights": Command(
+        "polargrad.cli.insights", "Insights", "language", "test the paper's view of Adam and Muon"
+    ),
+    "report": Command(
+        "polargrad.cli.report", "Report", "experiments", "bring these results together in a report"
     ),
     "bench": Command(
         "polargrad.cli.bench", "Bench", "experiments", "measure speed and accuracy against peers"
     ),
     "methods": Command(
         "polargrad.cli.methods", "Methods", "experiments", "list the methods and what each does"
-    ),
-    "insights": Command(
-        "polargrad.cli.insights", "Insights", "language", "test the paper's view of Adam and Muon"
-    ),
-    "impute": Command(
-        "polargrad.cli.impute", "Impute", "estimators", "fill the gaps of a table or of triples"
     ),
     "demo": Command(
         "polargrad.cli.demo", "Demo", "all", "run both in small and write a report of the results"

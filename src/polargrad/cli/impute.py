@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from polargrad.estimators import MatrixCompletion
 from polargrad.estimators.completed_triples import (
     check_dense,
     write_dense,
     write_list,
     write_pairs,
 )
-from polargrad.estimators.completion import MatrixCompletion
 from polargrad.estimators.csv_files import HEADERS, MISSING, CsvFormat, Report
 from polargrad.estimators.tables import check_no_empty_lines, read_table, write_filled
 from polargrad.estimators.triples import (
@@ -187,7 +187,7 @@ class Impute:
         print(
             f"{self.out}: {filled} {kind} filled in; rank {model.rank_}, regularization "
             f"{model.regularization_:.4g}\n"
-            f"held-out error {min(model.validation_error_):.4g} (root mean square, over "
+            f"held-out error {min(model.validation_error_):.4g} (root mean square, over about "
             f"{model.validation_fraction:.0%} of the observed values, which chose the model; "
             f"their standard deviation is {np.nanstd(values):.4g})"
         )
@@ -223,7 +223,7 @@ def _fitting() -> Iterator[None]:
         return
     tqdm = require("tqdm", extra="estimators")
     with (
-        tqdm.tqdm(desc="fitting", unit="fit", leave=False) as bar,
+        tqdm.tqdm(desc="fitting", unit=" steps", leave=False) as bar,
         contextlib.redirect_stdout(_Lines(bar)),
     ):
         yield

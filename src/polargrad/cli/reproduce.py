@@ -11,7 +11,7 @@ import tyro
 
 from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS
 from polargrad.experiments.oracles import ORACLES
-from polargrad.experiments.paper_report import REPORT, write_paper_report
+from polargrad.experiments.paper_report import REPORT, Sources, write_paper_report
 from polargrad.experiments.published import comparisons
 from polargrad.experiments.reproduce import (
     EXPERIMENTS,
@@ -76,7 +76,7 @@ class Reproduce:
         )
         report = out / f"{REPORT}.html"
         if _is_older(report, [folder / SUMMARY for folder in done.folders.values()]):
-            write_paper_report(out)
+            write_paper_report(out, Sources(reproduce=out))
         _say(done)
         print(f"report: {report}")
         return 0

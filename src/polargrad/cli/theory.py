@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from polargrad.experiments.bench_tables import aligned
 from polargrad.experiments.theory import VERDICTS, run_theory
 from polargrad.experiments.theory_check import Check
 from polargrad.experiments.theory_form import FULL, QUICK
@@ -25,7 +26,7 @@ class Theory:
     The descent inequality, the one-step limit, the linear rates, the bounds for an inexact polar
     factor, the stability limit, null-gradient consistency, the plateau of sign methods, the noise
     floor and the scale law. Finished checks are not run again. The folder receives settings,
-    records, verdicts and a figure of each check. In full some 5 minutes on two cores.
+    records, verdicts and a figure of each check.
     """
 
     out: Annotated[Path | None, OUT] = None
@@ -33,7 +34,7 @@ class Theory:
     seed: int = 42
     """Seed of data, starts and noise; the paper's code uses 42."""
     quick: Annotated[bool, FLAG] = False
-    """A fifth of the steps and half of the oracles, on problems of the same sizes."""
+    """Fewer steps, learning rates and oracles, on problems of the same sizes."""
     overwrite: Annotated[bool, FLAG] = False
     """Delete what the folder holds of this command and start again."""
 
@@ -57,8 +58,10 @@ def print_check(check: Check) -> None:
     """Print the verdict of a check, its evidence, and a line for each claim."""
     print(f"\n{check.name}: {check.claim.judgement}")
     print(f"  {check.evidence}")
-    for f in check.findings:
-        print(
-            f"  {f.verdict:13s} {f.claim}: {f.violations} of {f.steps} violate it, "
-            f"margin {f.margin:.3g} ({f.condition})"
-        )
+    lines = [("claim", "violations", "margin", "verdict")]
+    lines += [
+        (f.claim, f"{f.violations}/{f.steps}", f"{f.margin:.3g}", f.verdict) for f in check.findings
+    ]
+    places = ("where", *(f.condition for f in check.findings))
+    for line, where in zip(aligned(lines), places, strict=True):
+        print(f"  {line}  {where}")

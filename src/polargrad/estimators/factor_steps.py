@@ -91,14 +91,15 @@ def solve_rows(
     if p == 0:
         return result
     monomials = _Monomials(design, column_offsets)
-    upper = monomials.upper
+    count = len(monomials.upper[0])
+    position = np.empty((p, p), dtype=np.intp)  # of the product ỹ_p ỹ_q among the kept ones
+    position[monomials.upper] = position.T[monomials.upper] = np.arange(count)
     penalty = torch.diag(torch.from_numpy(ridge.astype(design.dtype)))
     for start, stop in _blocks(entries, p, design.dtype.itemsize):
         sums = monomials.summed(entries, start, stop)
-        right = entries.rows(start, stop) @ design - sums[:, len(upper[0]) :]
-        gram = np.empty((stop - start, p, p), dtype=design.dtype)
-        gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, : len(upper[0])]
-        matrices = torch.from_numpy(gram) + penalty
+        right = entries.rows(start, stop) @ design - sums[:, count:]
+        matrices = torch.from_numpy(sums[:, position.ravel()].reshape(-1, p, p))
+        matrices += penalty
         result[start:stop] = _solve_positive(matrices, torch.from_numpy(right)).numpy()
     return result
 

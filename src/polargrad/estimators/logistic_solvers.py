@@ -124,10 +124,10 @@ def solve_polargrad(
     observed labels of column j. With h for the curvature there is a quadratic that lies above f and
     touches it; (γ, β) minimise it on the plane of D and the last step, the step of c minimises it
     in c, so that neither raises f. The step is then doubled, k times, as long as f falls: f along S
-    is a function of X S B, which is computed once. There is no learning rate, and singular values of
-    the gradient that are rounding count as zero. It ends where
-    ‖∇_W f‖_* + ‖∇_c f‖₁ is at most tol times its value at zero, where a step lowers f by less than
-    a rounding, or where the held-out loss has stopped falling.
+    is a function of X S B, which is computed once. There is no learning rate, and singular values
+    of the gradient that are rounding count as zero. It ends where ‖∇_W f‖_* + ‖∇_c f‖₁ is at most
+    tol times its value at zero, where a step lowers f by less than a rounding, or where the
+    held-out loss has stopped falling.
     """
     W, c = problem.start
     Z = problem.logits(W, c)

@@ -78,8 +78,8 @@ class MatrixLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[
             (polargrad) over that at zero.
         early_stopping: hold rows out and keep the iterate with the smallest loss on them. For
             ``"polargrad"``.
-        validation_fraction: the fraction of the rows that early stopping holds out, of each class
-            alike where ``y`` has one dimension.
+        validation_fraction: the fraction of the rows that early stopping holds out; in proportion
+            to the classes, where there are enough rows of each.
         n_iter_no_change: iterations without a smaller loss after which early stopping ends.
         verbose: print a line every so many iterations; 0 for none.
         random_state: seed of the choice of the rows that are held out.
@@ -155,15 +155,13 @@ class MatrixLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[
         loss: Loss
         if self.multilabel_:
             X, Y, _ = without_empty_rows(X, _indicators(y))
-            self.classes_, loss, stratify = np.arange(Y.shape[1]), _label_loss(Y), None
+            self.classes_, loss, groups = np.arange(Y.shape[1]), _label_loss(Y), None
         else:
-            stratify = column_or_1d(y, warn=True)
-            self.classes_, loss = _class_loss(type(self).__name__, stratify)
+            groups = column_or_1d(y, warn=True)
+            self.classes_, loss = _class_loss(type(self).__name__, groups)
         kept, rows = np.arange(len(X)), None
         if self.early_stopping:
-            kept, rows = held_out_split(
-                len(X), self.validation_fraction, self.random_state, stratify
-            )
+            kept, rows = held_out_split(len(X), self.validation_fraction, self.random_state, groups)
             check_no_empty_column(loss.observed[kept], "after rows are held out")
         B = check_right_design(self.right_design, loss.observed.shape[1])
         offset = X[kept].mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])

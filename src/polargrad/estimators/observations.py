@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 __all__ = ["Entries", "Observations", "Values", "check_no_duplicates", "read_observations"]
 
 Values = NDArray[np.floating[Any]]
-PAIRS = 1 << 18  # so many entries are worked on at a time: their factors fit the cache's size class
+PAIRS = (
+    1 << 18
+)  # so many entries are worked on at a time, so that copies of their factors stay small
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class Entries:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """The number of observed entries of each row, of length m."""
-        return np.diff(self.matrix.indptr).astype(np.int64)
+        counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
+        return counts
 
     def rows(self, start: int, stop: int, data: Values | None = None) -> Any:
         """Return rows ``start`` to ``stop`` as a sparse matrix that shares this one's memory.

@@ -63,10 +63,10 @@ class Shrinkage:
 
     def shrunk(self, sizes: Values) -> Values:
         r"""Return argmin_x ½(x - σ)² + φ(x), x ≥ 0: the larger root of (x + ε)(x - σ) + λε = 0."""
-        above = np.maximum(sizes - self.strength, 0)
+        above: Values = np.maximum(sizes - self.strength, 0)
         if self.concavity == 0:
             return above
         scale = self.strength / self.concavity
         root = np.sqrt(np.maximum((sizes + scale) ** 2 - 4 * self.strength * scale, 0))
-        larger = (sizes - scale + root) / 2
-        return np.where(above > 0, larger, 0).astype(sizes.dtype)
+        larger: Values = np.where(above > 0, (sizes - scale + root) / 2, 0).astype(sizes.dtype)
+        return larger

@@ -164,14 +164,34 @@ def without_empty_rows(X: Array, Y: Array) -> tuple[Array, Array, Mask | None]:
 
 
 def held_out_split(
-    samples: int, fraction: float, random_state: Any, stratify: Any = None
+    samples: int, fraction: float, random_state: Any, classes: Any = None
 ) -> tuple[Rows, Rows]:
     """Return the rows to fit and the rows to hold out, in increasing order.
 
+    Args:
+        samples: how many rows there are.
+        fraction: which part of them is held out.
+        random_state: the seed.
+        classes: the class of each row. Both parts hold each class in proportion, where each class
+            has two rows and each part as many rows as there are classes.
+
     Raises:
-        ValueError: if either would be empty, or a class has too few rows to be stratified.
+        ValueError: if a part would be empty, or a class were in no row that is fitted.
     """
+    stratify = None
+    if classes is not None:
+        counts = np.unique(classes, return_counts=True)[1]
+        held_out = math.ceil(fraction * samples)
+        if counts.min() > 1 and min(held_out, samples - held_out) >= len(counts):
+            stratify = classes
     kept, held = train_test_split(
         np.arange(samples), test_size=fraction, random_state=random_state, stratify=stratify
     )
+    if classes is not None:
+        absent = np.setdiff1d(classes, np.asarray(classes)[kept])
+        if len(absent):
+            raise ValueError(
+                f"no row of class {absent[0]!r} is left after rows are held out: give more rows of "
+                "it, a smaller validation_fraction or another random_state"
+            )
     return np.sort(kept), np.sort(held)

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from polargrad.experiments.experiment import BASELINE, Experiment, Figure, Panel
+from polargrad.experiments.experiment import BASELINE, Experiment, Figure, Panel, Run
 from polargrad.experiments.results import Results
 from polargrad.experiments.trace import DIVERGED, ENDED
 from polargrad.records.figures import COLOURS, line_style, panels, save_png
 
-# A family of algorithms has one colour; its runs differ by their dashes.
+# A family of algorithms has one colour; its runs differ by their dashes. Baselines share the rest.
 FAMILIES = ("polargrad", "muon", "adam", "newton", "alternating-gradient")
 
 
@@ -52,16 +52,9 @@ def _draw_panel(
 ) -> None:
     """Draw one quantity of the runs of a figure."""
     by_name = {run.name: run for run in experiment.runs}
-    seen: Counter[str] = Counter()
-    baselines = 0
-    for name in figure.runs:
-        run = by_name[name]
-        if run.group == BASELINE:
-            style: dict[str, Any] = {**line_style(len(FAMILIES) + baselines), "linewidth": 1.1}
-            baselines += 1
-        else:
-            style = line_style(FAMILIES.index(run.solver) + len(COLOURS) * seen[run.solver])
-            seen[run.solver] += 1
+    runs = [by_name[name] for name in figure.runs]
+    for run, style in zip(runs, styles(runs), strict=True):
+        name = run.name
         curve = [r for r in curves[name] if panel.until is None or r["step"] <= panel.until]
         steps = [record["step"] for record in curve]
         values = [record[panel.quantity] for record in curve]
@@ -75,6 +68,23 @@ def _draw_panel(
     if panel.logarithmic:
         axis.set_yscale("log")
     axis.set_xlabel("step k")
+
+
+def styles(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Return the style of the line of each run: no two are alike."""
+    found = []
+    seen: Counter[str] = Counter()
+    for run in runs:
+        if run.group == BASELINE:
+            row, column = divmod(seen[BASELINE], len(COLOURS) - len(FAMILIES))
+            thin = {"linewidth": 1.1}
+            found.append({**line_style(len(COLOURS) * row + len(FAMILIES) + column), **thin})
+            seen[BASELINE] += 1
+        else:
+            index = FAMILIES.index(run.solver) + len(COLOURS) * seen[run.solver]
+            found.append(line_style(index))
+            seen[run.solver] += 1
+    return found
 
 
 def smoothed(steps: Iterable[int], values: Iterable[float], weight: float) -> list[float]:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from polargrad.experiments.insights_curvature import curvature_verdicts
 from polargrad.experiments.insights_figures import FIGURES, draw_insights
@@ -26,7 +25,7 @@ from polargrad.experiments.insights_verdict import (
 from polargrad.experiments.insights_warmup import warmup_verdicts
 from polargrad.experiments.reproduce import check_seeds
 from polargrad.experiments.results import PROVENANCE
-from polargrad.experiments.runner import Job, execute_all, records_of
+from polargrad.experiments.runner import execute_all, records_of
 from polargrad.experiments.trace import is_finished
 from polargrad.records import RecordWriter, RunFolder, provenance, read_json, require, write_json
 from polargrad.records.run_folder import SETTINGS
@@ -40,18 +39,23 @@ __all__ = ["SEEDS", "Insights", "Verdict", "judge_insights", "read_insights", "r
 class InsightJob:
     """A run on one seed, and the file of its records."""
 
-    experiment: InsightsProtocol
+    protocol: InsightsProtocol
     seed: int
     run: InsightRun
     data: Path | None
     records: Path
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"insights, seed {self.seed}: {self.run.label}"
 
     def execute(self) -> None:
         """Take all steps; a run that was killed begins again, as it takes less than a minute."""
         self.records.parent.mkdir(parents=True, exist_ok=True)
         self.records.unlink(missing_ok=True)
         with RecordWriter(self.records) as writer:
-            for record in Training(self.run, self.experiment, self.data, self.seed).records():
+            for record in Training(self.run, self.protocol, self.data, self.seed).records():
                 writer.write(record)
             writer.sync()
 
@@ -115,16 +119,25 @@ def run_insights(
     left = [job for job in jobs if not is_finished(job.records)]
     if left:
         _add_session(folder)
-        # The runner asks no more of a job than what these have in common.
-        execute_all(cast("Sequence[Job]", left), workers=workers)
+        execute_all(left, workers=workers)
     if left or not all((folder / name).exists() for name in (VERDICTS, *FIGURES)):
-        print("insights: verdicts and figures", file=sys.stderr, flush=True)
-        results = InsightsResults.read(folder)
-        write_verdicts(
-            folder, judge_insights(results), version=protocol.version, seeds=results.seeds
-        )
-        draw_insights(results, folder)
+        _conclude(folder)
     return Insights(len(left), len(jobs) - len(left), read_insights(folder))
+
+
+def _conclude(folder: Path) -> None:
+    """Judge by all finished runs of the folder, and draw them."""
+    print("insights: verdicts and figures", file=sys.stderr, flush=True)
+    results = InsightsResults.read(folder)
+    write_verdicts(
+        folder,
+        judge_insights(results),
+        version=results.protocol.version,
+        seeds=results.seeds,
+        runs=len(results.traces),
+        seconds_of_all_runs=round(sum(trace.seconds for trace in results.traces)),
+    )
+    draw_insights(results, folder)
 
 
 def judge_insights(results: InsightsResults) -> list[Verdict]:

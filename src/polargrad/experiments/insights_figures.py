@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polargrad.experiments.insights_curvature import layers_looked_at
+from polargrad.experiments.insights_curvature import (
+    START,
+    concentrations,
+    layers_looked_at,
+    spreads,
+)
 from polargrad.experiments.insights_protocol import ADAM_FAMILIES, ADAMW, FAMILIES, SAME_VECTORS
 from polargrad.experiments.insights_results import InsightsResults, InsightTrace, rise
 from polargrad.experiments.insights_statistics import median
@@ -19,7 +24,10 @@ WARMUP_FIGURE, CURVATURE_FIGURE = "warmup.png", "curvature.png"
 FIGURES = (INSTABILITY_FIGURE, SPEED_FIGURE, WARMUP_FIGURE, CURVATURE_FIGURE)
 
 COLOUR = dict(zip(FAMILIES, COLOURS, strict=False))
+# Learning rates of one family, ascending: other colours than the families'.
+RATE_COLOURS = COLOURS[4:7]
 MARKERS = "osD^v"
+BY_RATE = "○ □ ◇: ascending rates"
 RATIO = "σ₁ / median σ"
 
 Curve = tuple[list[int], list[float]]
@@ -54,13 +62,14 @@ def _draw_instability(results: InsightsResults, path: Path) -> None:
         [
             f"{family.label}: {RATIO} (median layer)",
             f"{family.label}: rise of the batch's own loss",
-            "Each run of AdamW",
+            "Each run of AdamW (hollow: no warmup)",
         ],
         extra="language",
+        height=4.2,
     )
     for index, lr in enumerate(results.rates(family.name)):
         traces = results.chosen([family.name], lr=lr, warmup=True)
-        colour = COLOURS[index]
+        colour = RATE_COLOURS[index % len(RATE_COLOURS)]
         condition.plot(
             *over_steps(traces, _of("gradient", "effective")),
             color=colour,
@@ -72,7 +81,7 @@ def _draw_instability(results: InsightsResults, path: Path) -> None:
             color=colour,
             label=f"update, lr {lr:g}",
         )
-        change.plot(*over_steps(traces, rise), color=colour, label=f"lr {lr:g}")
+        change.plot(*over_steps(traces, rise), color=colour)
     change.axhline(0.0, color="black", linewidth=0.8)
     change.set_ylabel("Δf / |⟨G, ΔX⟩|")
     for name in ADAM_FAMILIES:
@@ -84,12 +93,12 @@ def _draw_instability(results: InsightsResults, path: Path) -> None:
             y=lambda t: t.validation,
         )
     final.set_xscale("log")
-    final.set_xlabel(f"{RATIO} of the updates")
+    final.set_xlabel(f"{RATIO} of the updates ({BY_RATE})")
     final.set_ylabel("final validation loss")
     condition.set_yscale("log")
     for axis in (condition, change):
         axis.set_xlabel("step")
-    _finish(figure, [condition, change, final], path)
+    _finish(figure, [condition, final], path)
 
 
 def _scatter_runs(
@@ -120,6 +129,7 @@ def _draw_speed(results: InsightsResults, path: Path) -> None:
     figure, (gradient, update, loss) = panels(
         [f"Gradients: {RATIO}", "Updates: σ₁ / median σ, dotted κ₂", "Training loss"],
         extra="language",
+        height=4.2,
     )
     for name in SAME_VECTORS:
         if not results.chosen([name], warmup=True):
@@ -127,17 +137,18 @@ def _draw_speed(results: InsightsResults, path: Path) -> None:
         traces = results.best(name)
         style = {"color": COLOUR[name]}
         label = f"{FAMILIES[name].label}, lr {results.best_rate(name):g}"
-        gradient.plot(*over_steps(traces, _of("gradient", "effective")), label=label, **style)
-        update.plot(*over_steps(traces, _of("update", "effective")), label=label, **style)
+        gradient.plot(*over_steps(traces, _of("gradient", "effective")), **style)
+        update.plot(*over_steps(traces, _of("update", "effective")), **style)
         update.plot(*over_steps(traces, _of("update", "condition")), linestyle=":", **style)
         steps = list(range(results.protocol.steps))
-        loss.plot(steps, [median([t.loss_near(s) for t in traces]) for s in steps], **style)
+        losses = [median([t.loss_near(step) for t in traces]) for step in steps]
+        loss.plot(steps, losses, label=label, **style)
     loss.set_ylabel("nats per byte, mean of 11 steps")
     for axis in (gradient, update):
         axis.set_yscale("log")
     for axis in (gradient, update, loss):
         axis.set_xlabel("step")
-    _finish(figure, [gradient, update], path)
+    _finish(figure, [loss], path)
 
 
 def _draw_warmup(results: InsightsResults, path: Path) -> None:
@@ -148,6 +159,7 @@ def _draw_warmup(results: InsightsResults, path: Path) -> None:
             "What leaving out warmup costs",
         ],
         extra="language",
+        height=4.2,
     )
     for name in results.families():
         family, colour = FAMILIES[name], COLOUR[name]
@@ -162,17 +174,7 @@ def _draw_warmup(results: InsightsResults, path: Path) -> None:
                 markerfacecolor=colour if warmup else "white",
                 label=family.label if warmup else None,
             )
-        for index, lr in enumerate(rates):
-            steps, values = over_steps(
-                results.chosen([name], lr=lr, warmup=False), _of("update", "effective")
-            )
-            kept = [i for i, step in enumerate(steps) if step <= WARMUP_STEPS]
-            early.plot(
-                [steps[i] for i in kept],
-                [values[i] for i in kept],
-                color=colour,
-                linestyle=("-", "--", ":")[index % 3],
-            )
+        _draw_first_updates(early, results, name)
         without = results.chosen([name], warmup=False)
         _scatter_runs(
             harm,
@@ -188,19 +190,35 @@ def _draw_warmup(results: InsightsResults, path: Path) -> None:
     early.set_xlabel("step")
     harm.axhline(0.0, color="black", linewidth=0.8)
     harm.set_xscale("log")
-    harm.set_xlabel(f"{RATIO} of the first {WARMUP_STEPS} updates")
+    harm.set_xlabel(f"{RATIO}, first {WARMUP_STEPS} updates ({BY_RATE})")
     harm.set_ylabel("final loss without − with warmup")
-    _finish(figure, [final, harm], path)
+    _finish(figure, [final], path)
+
+
+def _draw_first_updates(axis: Any, results: InsightsResults, family: str) -> None:
+    """The first updates of a family without warmup, a line a learning rate."""
+    for index, lr in enumerate(results.rates(family)):
+        steps, values = over_steps(
+            results.chosen([family], lr=lr, warmup=False), _of("update", "effective")
+        )
+        kept = sum(step <= WARMUP_STEPS for step in steps)
+        dash = ("-", "--", ":")[index % 3]
+        axis.plot(steps[:kept], values[:kept], color=COLOUR[family], linestyle=dash)
 
 
 def _draw_curvature(results: InsightsResults, path: Path) -> None:
     looked = list(layers_looked_at(results))
-    figure, (spread, extremes) = panels(
-        ["Largest over root mean square, each layer", "Extreme eigenvalues of each layer's H"],
+    figure, (spread, concentration, extremes) = panels(
+        [
+            "Largest over root mean square, each layer",
+            "The same over its largest possible value",
+            "Extreme eigenvalues of each layer's H",
+        ],
         extra="language",
+        height=4.2,
     )
     steps = sorted({step for _, step, _ in looked})
-    for name in FAMILIES:
+    for name in (START, *FAMILIES):
         for index, step in enumerate(steps):
             own = [m for f, s, m in looked if (f, s) == (name, step)]
             if not own:
@@ -208,20 +226,27 @@ def _draw_curvature(results: InsightsResults, path: Path) -> None:
             style = {
                 "linestyle": "none",
                 "marker": MARKERS[index % len(MARKERS)],
-                "color": COLOUR[name],
+                "color": COLOUR.get(name, "black"),
                 "markerfacecolor": "none",
-                "label": f"{FAMILIES[name].label}, step {step}",
+                "label": f"{FAMILIES[name].label}, step {step}"
+                if name in FAMILIES
+                else "before training",
             }
-            spread.plot([m["gradient_spread"] for m in own], [m["spread"] for m in own], **style)
+            for axis, measure in ((spread, spreads), (concentration, concentrations)):
+                hessian, gradient = zip(*(measure(m) for m in own), strict=True)
+                axis.plot(gradient, hessian, **style)
             extremes.plot([m["largest"] for m in own], [-m["smallest"] for m in own], **style)
-    for axis in (spread, extremes):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+    spread.set_yscale("log")
+    extremes.set_xscale("log")
+    extremes.set_yscale("log")
+    for axis in (concentration, extremes):
         if looked:
             ends = _common_range(axis)
             axis.plot(ends, ends, color="black", linewidth=0.8)
     spread.set_xlabel("gradient: σ₁ / rms σ")
     spread.set_ylabel("Hessian: max |λ| / rms λ")
+    concentration.set_xlabel("gradient: σ₁ / ‖G‖_F")
+    concentration.set_ylabel("Hessian: max |λ| / ‖H‖_F")
     extremes.set_xlabel("λ_max")
     extremes.set_ylabel("−λ_min")
     _finish(figure, [spread], path)
@@ -234,8 +259,13 @@ def _common_range(axis: Any) -> list[float]:
 
 
 def _finish(figure: Any, legends: Sequence[Any], path: Path) -> None:
-    """Give those panels a legend that have something to show, and write the file."""
-    for axis in legends:
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
+    """Write the file, with what these panels have to say below all of them."""
+    handles = {
+        label: handle
+        for axis in legends
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False
+    )
     save_png(figure, path)

@@ -13,6 +13,7 @@ from polargrad.experiments.insights_statistics import (
     partial_rank_correlation,
     rank_correlation,
     share,
+    signed,
 )
 from polargrad.experiments.insights_verdict import (
     INSTABILITY,
@@ -116,15 +117,6 @@ def _over_time(results: InsightsResults) -> Verdict:
     verdict, condition = _both_or_one(
         [value >= NOTICEABLE for value in found], ("judged by κ₂", "judged by σ₁/median")
     )
-    evidence = (
-        f"{len(traces)} runs of AdamW, updates at the full learning rate: the median rank "
-        "correlation over time of the update's κ₂ (median layer) with the rise of the loss on its "
-        f"own batch is {numbers['update_condition']:+.2f}, with the drift over the steps taken out "
-        f"{found[0]:+.2f} (positive in {numbers['update_condition_share_positive']:.0%} of the "
-        f"runs); of σ₁/median {numbers['update_effective']:+.2f} and {found[1]:+.2f}; layer by "
-        f"layer from {numbers['layer_least']:+.2f} to {numbers['layer_largest']:+.2f}; of the "
-        f"gradient's κ₂ {numbers['gradient_condition_given_step']:+.2f}"
-    )
     made = Verdict(
         name="adam-unstable-when-ill-conditioned",
         phenomenon=INSTABILITY,
@@ -132,11 +124,25 @@ def _over_time(results: InsightsResults) -> Verdict:
         criterion="median rank correlation over the runs at least 0.3 with the drift over the "
         "steps taken out, by κ₂ and by σ₁/median",
         numbers=numbers,
-        evidence=evidence,
+        evidence=_evidence_over_time(numbers),
         verdict=verdict,
         condition=condition,
     )
     return untested(made, *found)
+
+
+def _evidence_over_time(numbers: dict[str, float]) -> str:
+    known = {name: signed(value) for name, value in numbers.items()}
+    return (
+        f"{numbers['runs']:g} runs of AdamW, updates at the full learning rate: the median rank "
+        "correlation over time of the update's κ₂ (median layer) with the rise of the loss on its "
+        f"own batch is {known['update_condition']}, with the drift over the steps taken out "
+        f"{known['update_condition_given_step']} (positive in "
+        f"{numbers['update_condition_share_positive']:.0%} of the runs); of σ₁/median "
+        f"{known['update_effective']} and {known['update_effective_given_step']}; layer by layer "
+        f"from {known['layer_least']} to {known['layer_largest']}; of the gradient's κ₂ "
+        f"{known['gradient_condition_given_step']}"
+    )
 
 
 def _by_layer(windows: Sequence[tuple[InsightTrace, list[dict[str, Any]]]]) -> list[float]:
@@ -167,39 +173,18 @@ def _over_runs(results: InsightsResults) -> Verdict:
     rates = [t.run.lr for t in traces]
     numbers: dict[str, float] = {"runs": len(traces)}
     for field in ("condition", "effective"):
-        measure = [t.middle("update", field) for t in traces]
-        numbers[f"{field}_lr"] = rank_correlation(measure, rates)
         for name, outcome in outcomes.items():
-            values = [outcome(t) for t in traces]
-            numbers[f"{field}_{name}"] = rank_correlation(measure, values)
-            numbers[f"{field}_{name}_given_lr"] = partial_rank_correlation(measure, values, rates)
+            plain_and_given = [
+                _with_outcome(results.chosen([family]), field, outcome) for family in ADAM_FAMILIES
+            ]
+            plain, given = (median(values) for values in zip(*plain_and_given, strict=True))
+            numbers[f"{field}_{name}"], numbers[f"{field}_{name}_given_lr"] = plain, given
     for name, lr in (("lowest", min(rates, default=0)), ("highest", max(rates, default=0))):
         for outcome_name, outcome in outcomes.items():
             numbers[f"{outcome_name}_{name}_lr"] = median(
                 [outcome(t) for t in traces if t.run.lr == lr]
             )
-    plain, given = numbers["effective_final_loss"], numbers["effective_final_loss_given_lr"]
-    rising = numbers["effective_rising_given_lr"]
-    free = numbers["effective_rising"]
-    if min(plain, given, rising, free) >= NOTICEABLE:
-        verdict, condition = SUPPORTED, ""
-    elif min(plain, free) >= NOTICEABLE:
-        verdict = SUPPORTED_IF
-        condition = "the learning rate is left free: at a given one little is left of it"
-    elif min(plain, given) >= NOTICEABLE:
-        verdict, condition = SUPPORTED_IF, "a high final loss counts, not updates that raise it"
-    else:
-        verdict, condition = NOT_SUPPORTED, ""
-    evidence = (
-        f"{len(traces)} runs of AdamW: rank correlation of the update's σ₁/median with the final "
-        f"validation loss {plain:+.2f}, at a given learning rate {given:+.2f}; with the share of "
-        f"updates that raise the loss on their own batch {free:+.2f} and {rising:+.2f}; of κ₂ with "
-        f"the final loss {numbers['condition_final_loss']:+.2f} and "
-        f"{numbers['condition_final_loss_given_lr']:+.2f}. At the lowest and the highest rate: "
-        f"spikes {numbers['spikes_lowest_lr']:g} and {numbers['spikes_highest_lr']:g}, rising "
-        f"updates {numbers['rising_lowest_lr']:.0%} and {numbers['rising_highest_lr']:.0%}, final "
-        f"loss {numbers['final_loss_lowest_lr']:.3f} and {numbers['final_loss_highest_lr']:.3f}"
-    )
+    verdict, condition = _judge_runs(numbers)
     made = Verdict(
         name="adam-runs-ill-conditioned-run-worse",
         phenomenon=INSTABILITY,
@@ -207,11 +192,48 @@ def _over_runs(results: InsightsResults) -> Verdict:
         criterion="rank correlation of σ₁/median at least 0.3 with final loss and with the share "
         "of rising updates, also at a given learning rate",
         numbers=numbers,
-        evidence=evidence,
+        evidence=_evidence_over_runs(numbers),
         verdict=verdict,
         condition=condition,
     )
-    return untested(made, plain, free)
+    return untested(made, numbers["effective_final_loss"], numbers["effective_rising"])
+
+
+def _judge_runs(numbers: dict[str, float]) -> tuple[str, str]:
+    plain, given = numbers["effective_final_loss"], numbers["effective_final_loss_given_lr"]
+    rising, rising_given = numbers["effective_rising"], numbers["effective_rising_given_lr"]
+    if min(plain, given, rising, rising_given) >= NOTICEABLE:
+        return SUPPORTED, ""
+    if min(plain, rising) >= NOTICEABLE:
+        return SUPPORTED_IF, ("the learning rate is left free: at a given one little is left of it")
+    if min(plain, given) >= NOTICEABLE:
+        return SUPPORTED_IF, "a high final loss counts, not updates that raise it"
+    return NOT_SUPPORTED, ""
+
+
+def _evidence_over_runs(numbers: dict[str, float]) -> str:
+    known = {name: signed(value) for name, value in numbers.items()}
+    return (
+        f"{numbers['runs']:g} runs of AdamW: rank correlation of the update's σ₁/median with the "
+        f"final validation loss {known['effective_final_loss']}, at a given learning rate "
+        f"{known['effective_final_loss_given_lr']}; with the share of updates that raise the loss "
+        f"on their own batch {known['effective_rising']} and "
+        f"{known['effective_rising_given_lr']}; of κ₂ with the final loss "
+        f"{known['condition_final_loss']} and {known['condition_final_loss_given_lr']}. At the "
+        f"lowest and the highest rate: spikes {numbers['spikes_lowest_lr']:g} and "
+        f"{numbers['spikes_highest_lr']:g}, rising updates {numbers['rising_lowest_lr']:.0%} and "
+        f"{numbers['rising_highest_lr']:.0%}, final loss {numbers['final_loss_lowest_lr']:.3f} and "
+        f"{numbers['final_loss_highest_lr']:.3f}"
+    )
+
+
+def _with_outcome(
+    traces: Sequence[InsightTrace], field: str, outcome: Callable[[InsightTrace], float]
+) -> tuple[float, float]:
+    """Rank correlation of a measure of the updates with an outcome: plain, and at a given rate."""
+    measure = [trace.middle("update", field) for trace in traces]
+    values, rates = [outcome(trace) for trace in traces], [trace.run.lr for trace in traces]
+    return rank_correlation(measure, values), partial_rank_correlation(measure, values, rates)
 
 
 def _both_or_one(passed: Sequence[bool], conditions: Sequence[str]) -> tuple[str, str]:

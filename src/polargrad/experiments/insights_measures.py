@@ -142,10 +142,9 @@ def layer_curvature(
     .. math:: \lambda_{\min},\ \lambda_{\max} \text{ by Lanczos}, \qquad
               \|H\|_F^2 = \mathbb{E}\,\|Hv\|^2, \quad v \sim N(0, I)
 
-    ``spread`` is :math:`|\lambda|_{\max}` over the root mean square eigenvalue
-    :math:`\|H\|_F/\sqrt{n}`, and ``gradient_spread`` the same of the gradient's singular values,
-    :math:`\sigma_1\sqrt{r}/\|G\|_F`. Either is a lower bound of the condition number, exists
-    for an indefinite H too, whose κ_H is infinite, and does not hang on the smallest values.
+    ``stable_rank`` is :math:`\|H\|_F^2/|\lambda|_{\max}^2` of the n × n Hessian, n = ``dimension``,
+    and ``gradient_stable_rank`` the same of the m × n gradient. They exist for an indefinite H too,
+    whose κ_H is infinite, and do not hang on the smallest values.
 
     Args:
         closure: the loss; called with the attention that has second derivatives.
@@ -161,14 +160,7 @@ def layer_curvature(
         (gradient,) = torch.autograd.grad(closure(), [matrix])
         hessian = HessianProduct(closure, [matrix])
         found = lanczos(hessian, hessian.dimension, products, generator)
-        squares = [
-            float(
-                hessian(torch.randn(hessian.dimension, generator=generator, dtype=torch.float64))
-                .square()
-                .sum()
-            )
-            for _ in range(probes)
-        ]
+        squares = [_square_of_image(hessian, generator) for _ in range(probes)]
     size = max(abs(found.smallest), abs(found.largest))
     # The estimate may fall below what the two eigenvalues alone come to.
     frobenius = max(sum(squares) / probes, found.smallest**2 + found.largest**2)
@@ -178,13 +170,19 @@ def layer_curvature(
         "largest": found.largest,
         "smallest_error": found.smallest_error,
         "largest_error": found.largest_error,
-        "spread": size * (hessian.dimension / frobenius) ** 0.5 if frobenius else 1.0,
+        "stable_rank": frobenius / size**2 if size else 0.0,
+        "dimension": hessian.dimension,
         "gradient_condition": of_gradient.condition,
         "gradient_effective": of_gradient.effective,
-        "gradient_spread": (
-            (min(matrix.shape) / of_gradient.stable_rank) ** 0.5 if of_gradient.stable_rank else 1.0
-        ),
+        "gradient_stable_rank": of_gradient.stable_rank,
+        "gradient_dimension": min(matrix.shape),
     }
+
+
+def _square_of_image(hessian: HessianProduct, generator: torch.Generator) -> float:
+    """‖Hv‖² of one Gaussian vector."""
+    vector = torch.randn(hessian.dimension, generator=generator, dtype=torch.float64)
+    return float(hessian(vector).square().sum())
 
 
 def _rounded(value: float) -> float:

@@ -115,11 +115,6 @@ class InsightsProtocol:
     probes: int
     preset: Preset
 
-    @property
-    def name(self) -> str:
-        """What progress calls the experiment."""
-        return "insights"
-
     def samples(self, step: int) -> bool:
         """Return whether the update after ``step`` others is looked at."""
         return step < self.dense or step % self.every == 0
@@ -168,24 +163,24 @@ FULL = InsightsProtocol(
     version="full",
     runs=all_runs((ADAMW, ONE_RATE, MUON, POLARGRAD)),
     steps=120,
-    dense=20,
+    dense=12,
     every=4,
     curvature_at=(0, 40, 120),
     curvature_windows=4,
     curvature_stride=2,
     products=14,
-    probes=6,
+    probes=8,
     preset=preset_of("tiny"),
 )
 QUICK = InsightsProtocol(
     version="quick",
     runs=all_runs((ADAMW, MUON, POLARGRAD), middle_alone=True),
-    steps=36,
+    steps=32,
     dense=6,
     every=4,
-    curvature_at=(36,),
+    curvature_at=(32,),
     curvature_windows=2,
-    curvature_stride=4,
+    curvature_stride=5,
     products=10,
     probes=4,
     preset=preset_of("tiny"),

@@ -31,6 +31,7 @@ class InsightTrace:
         samples: records of the updates that were looked at, ascending by step.
         curvature: records of the looks at the Hessians, ascending by step.
         validation: the final validation loss in nats per byte, infinite if the run diverged.
+        seconds: what the run took, with its measurements.
     """
 
     run: InsightRun
@@ -40,6 +41,7 @@ class InsightTrace:
     samples: tuple[dict[str, Any], ...]
     curvature: tuple[dict[str, Any], ...]
     validation: float
+    seconds: float
 
     @classmethod
     def read(cls, run: InsightRun, seed: int, path: Path) -> InsightTrace | None:
@@ -60,6 +62,7 @@ class InsightTrace:
             tuple(r for r in records if "update" in r),
             tuple(r for r in records if "curvature" in r),
             last["validation_loss"] if last[ENDED] == BUDGET else math.inf,
+            last["seconds"],
         )
 
     def between(self, first: float, last: float) -> list[dict[str, Any]]:
@@ -95,7 +98,7 @@ def rise(sample: dict[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class InsightsResults:
-    """All finished runs of a folder, with the protocol they follow."""
+    """All runs of the finished seeds of a folder, with the protocol they follow."""
 
     protocol: InsightsProtocol
     traces: tuple[InsightTrace, ...]
@@ -105,26 +108,27 @@ class InsightsResults:
         """Read the folder of the insights.
 
         Raises:
-            RunFolderError: if it holds something else, or no finished run.
+            RunFolderError: if it holds something else, or no seed whose runs are all finished.
         """
         settings = read_json(folder / SETTINGS)
         if settings.get("experiment") != "insights":
             raise RunFolderError(f"{str(folder)!r} does not hold the insights")
         protocol = InsightsProtocol.from_data(settings)
         seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*"))
-        traces = [
-            InsightTrace.read(run, seed, records_of(folder, seed, run.name))
-            for seed in seeds
-            for run in protocol.runs
-        ]
-        finished = tuple(trace for trace in traces if trace is not None)
-        if not finished:
-            raise RunFolderError(f"{str(folder)!r} holds no finished run")
-        return cls(protocol, finished)
+        traces: list[InsightTrace] = []
+        for seed in seeds:
+            paths = {run: records_of(folder, seed, run.name) for run in protocol.runs}
+            found = [InsightTrace.read(run, seed, path) for run, path in paths.items()]
+            finished = [trace for trace in found if trace is not None]
+            # Runs are compared with each other: those of a part of a seed would bias that.
+            traces += finished if len(finished) == len(found) else []
+        if not traces:
+            raise RunFolderError(f"{str(folder)!r} holds no finished seed")
+        return cls(protocol, tuple(traces))
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds that have a finished run."""
+        """The finished seeds."""
         return sorted({trace.seed for trace in self.traces})
 
     @property

@@ -7,7 +7,7 @@ import math
 from polargrad.experiments.insights_instability import NOTICEABLE
 from polargrad.experiments.insights_protocol import ADAMW, FAMILIES, MUON, POLARGRAD, SAME_VECTORS
 from polargrad.experiments.insights_results import InsightsResults, median_over
-from polargrad.experiments.insights_statistics import median, rank_correlation
+from polargrad.experiments.insights_statistics import median, rank_correlation, signed
 from polargrad.experiments.insights_verdict import (
     NOT_SUPPORTED,
     NOT_TESTED,
@@ -84,27 +84,16 @@ def _gradient_falls(results: InsightsResults) -> Verdict:
             f"{numbers[f'{family}_gradient_condition_late']:.3g} (momentum, late: σ₁/median "
             f"{numbers[f'{family}_momentum_effective_late']:.3g})"
         )
-    numbers["seeds"] = len(results.seeds)
     lower = {family: _lower_on_seeds(results, family) for family in SPECTRAL}
     for family, (seeds, won) in lower.items():
         numbers[f"{family}_seeds_lower"] = won if seeds else math.nan
-    wins = [seeds > 0 and won == seeds for seeds, won in lower.values()]
-    if all(wins):
-        verdict, condition = SUPPORTED, ""
-    elif any(wins):
-        verdict = SUPPORTED_IF
-        condition = f"the rule is {FAMILIES[SPECTRAL[wins.index(True)]].label}"
-    else:
-        verdict, condition = NOT_SUPPORTED, ""
+    verdict, condition = _judge_gradients([0 < seeds == won for seeds, won in lower.values()])
     against = " and ".join(
         f"{won} of {seeds} seeds ({FAMILIES[family].label})"
         for family, (seeds, won) in lower.items()
     )
-    evidence = (
-        "gradients at the best learning rate, first quarter → second half: "
-        + "; ".join(parts)
-        + f"; late σ₁/median below AdamW's on {against}"
-    )
+    evidence = "gradients at the best learning rate, first quarter → second half: "
+    evidence += "; ".join(parts) + f"; late σ₁/median below AdamW's on {against}"
     made = Verdict(
         name="gradients-better-conditioned-under-spectral-rules",
         phenomenon=SPEED,
@@ -118,6 +107,15 @@ def _gradient_falls(results: InsightsResults) -> Verdict:
         condition=condition,
     )
     return untested(made, *(numbers[f"{family}_seeds_lower"] for family in SPECTRAL))
+
+
+def _judge_gradients(wins: list[bool]) -> tuple[str, str]:
+    """The verdict: does Muon, does PolarGrad have the better conditioned gradients?"""
+    if all(wins):
+        return SUPPORTED, ""
+    if any(wins):
+        return SUPPORTED_IF, f"the rule is {FAMILIES[SPECTRAL[wins.index(True)]].label}"
+    return NOT_SUPPORTED, ""
 
 
 def _lower_on_seeds(results: InsightsResults, family: str) -> tuple[int, int]:
@@ -151,30 +149,10 @@ def _faster(results: InsightsResults) -> Verdict:
             f"{numbers[f'{family}_final_loss']:.3f}, update's σ₁/median "
             f"{numbers[f'{family}_update_effective']:.3g}"
         )
-    traces = results.chosen(SAME_VECTORS, warmup=True)
-    finals = [t.validation for t in traces]
-    for kind in ("update", "gradient"):
-        for field in ("condition", "effective"):
-            values = [t.middle(kind, field) for t in traces]
-            numbers[f"all_runs_{kind}_{field}"] = rank_correlation(values, finals)
-        for family in present:
-            own = [t for t in traces if t.run.family == family]
-            numbers[f"{family}_runs_{kind}_effective"] = rank_correlation(
-                [t.middle(kind, "effective") for t in own], [t.validation for t in own]
-            )
+    numbers |= _with_final_loss(results, present)
     verdict, condition = _judge_speed(numbers, present)
-    evidence = (
-        f"training loss near steps {', '.join(map(str, marks))} at the best rates: "
-        + "; ".join(parts)
-        + f". Over {len(traces)} runs the final loss has rank correlation "
-        f"{numbers['all_runs_update_effective']:+.2f} with σ₁/median of the updates and "
-        f"{numbers['all_runs_gradient_effective']:+.2f} with that of the gradients; within "
-        + ", ".join(
-            f"{FAMILIES[f].label} {numbers[f'{f}_runs_update_effective']:+.2f} and "
-            f"{numbers[f'{f}_runs_gradient_effective']:+.2f}"
-            for f in present
-        )
-    )
+    evidence = f"training loss near steps {', '.join(map(str, marks))} at the best rates: "
+    evidence += "; ".join(parts) + ". " + _evidence_over_runs(numbers, present)
     return Verdict(
         name="better-conditioned-updates-are-faster",
         phenomenon=SPEED,
@@ -186,6 +164,36 @@ def _faster(results: InsightsResults) -> Verdict:
         evidence=evidence,
         verdict=verdict,
         condition=condition,
+    )
+
+
+def _with_final_loss(results: InsightsResults, present: list[str]) -> dict[str, float]:
+    """Rank correlations of measures with the final loss, over all runs and within each rule."""
+    traces = results.chosen(SAME_VECTORS, warmup=True)
+    numbers: dict[str, float] = {"runs": len(traces)}
+    groups = {"all": traces} | {
+        family: [t for t in traces if t.run.family == family] for family in present
+    }
+    for name, own in groups.items():
+        finals = [t.validation for t in own]
+        for kind in ("update", "gradient"):
+            for field in ("condition", "effective"):
+                values = [t.middle(kind, field) for t in own]
+                numbers[f"{name}_runs_{kind}_{field}"] = rank_correlation(values, finals)
+    return numbers
+
+
+def _evidence_over_runs(numbers: dict[str, float], present: list[str]) -> str:
+    def pair(name: str) -> str:
+        update, gradient = (
+            signed(numbers[f"{name}_runs_{kind}_effective"]) for kind in ("update", "gradient")
+        )
+        return f"{update} and {gradient}"
+
+    within = ", ".join(f"{FAMILIES[family].label} {pair(family)}" for family in present)
+    return (
+        f"Rank correlation of the final loss with σ₁/median of the updates and of the gradients: "
+        f"{pair('all')} over {numbers['runs']:g} runs; within {within}"
     )
 
 

@@ -70,7 +70,7 @@ def partial_rank_correlation(
     Example:
         >>> x = [1.0, 3.0, 2.0, 4.0, 6.0, 5.0]
         >>> print(f"{partial_rank_correlation(x, x[::-1], [1, 2, 3, 4, 5, 6]):.3f}")
-        0.500
+        0.591
 
     Source: M. G. Kendall, *Rank Correlation Methods* (1970), for ranks; Yule (1907).
     """
@@ -87,6 +87,16 @@ def median(values: Sequence[float]) -> float:
     """Return the median of the values that are defined; NaN if there is none."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
+
+
+def signed(value: float) -> str:
+    """Return a correlation as text.
+
+    Example:
+        >>> signed(0.5), signed(math.nan)
+        ('+0.50', 'undefined')
+    """
+    return "undefined" if math.isnan(value) else f"{value:+.2f}"
 
 
 def share(conditions: Sequence[bool]) -> float:

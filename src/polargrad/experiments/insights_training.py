@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,10 @@ class Training:
     def records(self) -> Iterator[dict[str, Any]]:
         """Take all steps and yield a record of each, of each look at the curvature, and of the end.
 
-        The last record says in ``ended`` whether the steps were taken or the loss was lost.
+        The last record says in ``ended`` whether the steps were taken or the loss was lost, and
+        in ``seconds`` how long all of it took, measurements included.
         """
+        began = time.perf_counter()
         yield {"layers": list(self.hidden)}
         for step in range(self.protocol.steps):
             if self._looks_at_curvature(step):
@@ -97,13 +100,18 @@ class Training:
             record = self._step(step)
             yield record
             if not math.isfinite(record["loss"]):
-                yield {"step": step, ENDED: DIVERGED}
+                yield {"step": step, "seconds": time.perf_counter() - began, ENDED: DIVERGED}
                 return
         if self._looks_at_curvature(self.protocol.steps):
             yield self._curvature(self.protocol.steps)
         loss = validation_loss(self.model, self.corpus.validation, self.protocol.preset)
         ended = BUDGET if math.isfinite(loss) else DIVERGED
-        yield {"step": self.protocol.steps, "validation_loss": loss, ENDED: ended}
+        yield {
+            "step": self.protocol.steps,
+            "validation_loss": loss,
+            "seconds": time.perf_counter() - began,
+            ENDED: ended,
+        }
 
     def _windows(self, step: int) -> Tensor:
         preset = self.protocol.preset

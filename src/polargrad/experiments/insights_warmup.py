@@ -11,7 +11,7 @@ from polargrad.experiments.insights_instability import NOTICEABLE
 from polargrad.experiments.insights_protocol import ADAM_FAMILIES, ADAMW, FAMILIES, SAME_VECTORS
 from polargrad.experiments.insights_results import InsightsResults, InsightTrace, median_over
 from polargrad.experiments.insights_speed import SPECTRAL
-from polargrad.experiments.insights_statistics import rank_correlation
+from polargrad.experiments.insights_statistics import rank_correlation, signed
 from polargrad.experiments.insights_verdict import (
     NOT_SUPPORTED,
     NOT_TESTED,
@@ -25,6 +25,8 @@ from polargrad.language.optimizers import WARMUP_STEPS
 
 # Final losses of two seeds differ by about this: a smaller harm is not called one.
 SMALLEST_HARM = 0.02
+# Measures of the early updates; the largest singular value is their size.
+FIELDS = ("condition", "effective", "largest")
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Harm:
         """From the differences of the seeds.
 
         Example:
-            >>> Harm.of(0.1, [0.2, 0.4])
-            Harm(lr=0.1, mean=0.30000000000000004, error=0.1, seeds=2)
+            >>> print(Harm.of(0.1, [0.25, 0.75]))
+            +0.500 ± 0.250 at lr 0.1
         """
         count = len(values)
         if not count or not all(map(math.isfinite, values)):
@@ -161,31 +163,7 @@ def _spectral_need_less(results: InsightsResults) -> Verdict:
 
 def _early_condition(results: InsightsResults) -> Verdict:
     """Is it κ of the early updates that makes warmup necessary?"""
-    half = results.protocol.steps / 2
-    numbers: dict[str, float] = {}
-    parts = []
-    for family in results.families():
-        for warmup, word in ((False, "without"), (True, "with")):
-            traces = results.chosen([family], warmup=warmup)
-            for field in ("condition", "effective", "largest"):
-                early = median_over(traces, "update", field, 0, WARMUP_STEPS)
-                numbers[f"{family}_early_{field}_{word}"] = early
-            numbers[f"{family}_late_effective_{word}"] = median_over(
-                traces, "update", "effective", half, math.inf
-            )
-        parts.append(
-            f"{FAMILIES[family].label} {numbers[f'{family}_early_effective_without']:.3g} "
-            f"({numbers[f'{family}_early_effective_with']:.3g} with warmup, "
-            f"{numbers[f'{family}_late_effective_without']:.3g} later)"
-        )
-    pairs = _early_and_harm(results.chosen(results.families(), warmup=False), results)
-    for field in ("condition", "effective", "largest"):
-        for name, families in (("adam", ADAM_FAMILIES), ("all", tuple(results.families()))):
-            kept = [(t.middle("update", field, 0, WARMUP_STEPS), h) for t, h in pairs
-                    if t.run.family in families]  # fmt: skip
-            numbers[f"{name}_{field}"] = rank_correlation(
-                [value for value, _ in kept], [harm for _, harm in kept]
-            )
+    numbers = _early_and_late(results) | _early_with_harm(results)
     within, across = numbers["adam_effective"], numbers["all_effective"]
     early, late = (
         numbers.get(f"{ADAMW.name}_{part}_effective_without", math.nan)
@@ -193,23 +171,16 @@ def _early_condition(results: InsightsResults) -> Verdict:
     )
     if within >= NOTICEABLE and early > late:
         verdict, condition = SUPPORTED, ""
+    elif within >= NOTICEABLE:
+        verdict = SUPPORTED_IF
+        condition = "runs are compared with each other: within a run the early updates are better "
+        condition += "conditioned than the later ones, which need no warmup"
     elif across >= NOTICEABLE:
         verdict = SUPPORTED_IF
         condition = "rules are compared with each other: AdamW's early updates are the worst "
         condition += "conditioned, but among its runs κ does not tell which need warmup"
-        if within >= NOTICEABLE:
-            condition = "harm is compared between runs: early updates are better conditioned than "
-            condition += "later ones, which need no warmup"
     else:
         verdict, condition = NOT_SUPPORTED, ""
-    evidence = (
-        "σ₁/median of the updates of the first 20 steps without warmup: "
-        + "; ".join(parts)
-        + f". Its rank correlation with the harm of leaving warmup out is {across:+.2f} over all "
-        f"runs and {within:+.2f} over AdamW's (κ₂: {numbers['all_condition']:+.2f} and "
-        f"{numbers['adam_condition']:+.2f}); that of the updates' size σ₁ is "
-        f"{numbers['adam_largest']:+.2f} over AdamW's"
-    )
     made = Verdict(
         name="warmup-because-of-early-condition",
         phenomenon=WARMUP,
@@ -217,11 +188,58 @@ def _early_condition(results: InsightsResults) -> Verdict:
         criterion="AdamW's early updates are worse conditioned than its later ones, and over its "
         "runs σ₁/median of the early updates has a rank correlation of at least 0.3 with the harm",
         numbers=numbers,
-        evidence=evidence,
+        evidence=_early_evidence(numbers, results.families()),
         verdict=verdict,
         condition=condition,
     )
     return untested(made, within, across, early, late)
+
+
+def _early_and_late(results: InsightsResults) -> dict[str, float]:
+    """Measures of the updates of the first 20 steps and of the second half, by family."""
+    half = results.protocol.steps / 2
+    numbers = {}
+    for family in results.families():
+        for warmup, word in ((False, "without"), (True, "with")):
+            traces = results.chosen([family], warmup=warmup)
+            for field in FIELDS:
+                numbers[f"{family}_early_{field}_{word}"] = median_over(
+                    traces, "update", field, 0, WARMUP_STEPS
+                )
+            numbers[f"{family}_late_effective_{word}"] = median_over(
+                traces, "update", "effective", half, math.inf
+            )
+    return numbers
+
+
+def _early_with_harm(results: InsightsResults) -> dict[str, float]:
+    """Rank correlations of early measures without warmup with what leaving it out cost."""
+    numbers = {}
+    for name, families in (("adam", ADAM_FAMILIES), ("all", tuple(results.families()))):
+        pairs = _early_and_harm(results.chosen(families, warmup=False), results)
+        harms = [harm for _, harm in pairs]
+        for field in FIELDS:
+            early = [t.middle("update", field, 0, WARMUP_STEPS) for t, _ in pairs]
+            numbers[f"{name}_{field}"] = rank_correlation(early, harms)
+    return numbers
+
+
+def _early_evidence(numbers: dict[str, float], families: Sequence[str]) -> str:
+    known = {name: signed(value) for name, value in numbers.items()}
+    parts = [
+        f"{FAMILIES[family].label} {numbers[f'{family}_early_effective_without']:.3g} "
+        f"({numbers[f'{family}_early_effective_with']:.3g} with warmup, "
+        f"{numbers[f'{family}_late_effective_without']:.3g} later)"
+        for family in families
+    ]
+    return (
+        "σ₁/median of the updates of the first 20 steps without warmup: "
+        + "; ".join(parts)
+        + ". Its rank correlation with the harm of leaving warmup out is "
+        f"{known['all_effective']} over all runs and {known['adam_effective']} over AdamW's (κ₂: "
+        f"{known['all_condition']} and {known['adam_condition']}); that of the updates' size σ₁ "
+        f"is {known['adam_largest']} over AdamW's"
+    )
 
 
 def _early_and_harm(

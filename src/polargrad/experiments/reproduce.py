@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from polargrad.experiments.quadratic import quadratic
 from polargrad.experiments.results import CONSTANTS, PROVENANCE, SUMMARY, TIMING, Results
 from polargrad.experiments.runner import execute_all, jobs_left
 from polargrad.experiments.timing import time_steps
-from polargrad.records import RunFolder, provenance, read_json, write_json
+from polargrad.records import RunFolder, exclusive, provenance, read_json, write_json
 from polargrad.records.run_folder import SETTINGS
 
 EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
@@ -85,12 +86,31 @@ def reproduce(
 
     Raises:
         ValueError: if a seed is not in 0 … 2³² − 1 or given twice, or there is none.
-        RunFolderError: if a folder holds something else; nothing is changed then.
+        RunFolderError: if a folder holds something else, or another process is at work in it;
+            nothing is changed then.
     """
     check_seeds(seeds)
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    with contextlib.ExitStack() as locks:
+        for experiment in experiments:
+            locks.enter_context(exclusive(out / experiment.name))
+        return _reproduce(out, experiments, seeds, workers, overwrite)
+
+
+def _reproduce(
+    out: Path,
+    experiments: Sequence[Experiment],
+    seeds: Sequence[int],
+    workers: int,
+    overwrite: bool,
+) -> Reproduction:
+    """The work of :func:`reproduce`, with no other process in the folders."""
+    for experiment in experiments:  # all before any: a refusal must leave the others as they are
+        folder = out / experiment.name
+        there = (folder / SETTINGS).exists() and not overwrite
+        RunFolder.check(folder, experiment.as_data(), resume=there, overwrite=overwrite)
     folders = {e.name: claim(out / e.name, e, overwrite=overwrite) for e in experiments}
     jobs = [job for e in experiments for job in jobs_left(e, folders[e.name], seeds)]
     if jobs:

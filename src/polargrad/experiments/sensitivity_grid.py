@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 POINTS_PER_DECADE = 100
 # A learning rate is good if it comes within this factor of the best final metric.
 GOOD = 10.0
+# Upwards of the best, where a run is so much worse, every other coarse point is left out.
+HOPELESS = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ def next_point(grid: Grid, window: tuple[int, int], tried: Tried) -> int | None:
 
     It depends on nothing but the outcomes so far: a sweep that is interrupted goes on as if it had
     not been. In order: coarse points upwards from the window's lower end to the first that is lost;
-    the limit by bisection; fine points below a limit where runs blow up, and about the best point;
-    the ends of the good region by bisection.
+    a limit above which runs blow up, by bisection, and fine points below it; fine points about the
+    best one; the ends of the good region by bisection.
 
     Args:
         grid: how densely.
@@ -101,6 +104,11 @@ def limit(tried: Tried) -> int | None:
     """Return the largest learning rate below which, itself included, no run was lost."""
     lost = first_lost(tried)
     return max((i for i in tried if lost is None or i < lost), default=None)
+
+
+def blows_up(tried: Tried) -> bool:
+    """Return whether a run grew beyond the bound: there is a limit of stability to be found."""
+    return any(outcome.blown for outcome in tried.values())
 
 
 def best(tried: Tried) -> int | None:
@@ -142,15 +150,19 @@ def good_region(tried: Tried) -> tuple[int, int] | None:
 
 
 def _coarse(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int]:
-    """Upwards to the first that is lost; downwards beyond the window while nothing is kept there."""
-    low, top = window
-    for index in range(low, top + 1, grid.coarse):
+    """Upwards to the first that is lost; below the window while the best is at the lower end."""
+    index, top = window
+    least = math.inf
+    while index <= top:
         yield index
-        if index in tried and tried[index].lost:
+        if index not in tried or tried[index].lost:
             break
-    least = min(tried)
-    if tried[least].lost or best(tried) == least:
-        yield from _downwards(grid, window, least)
+        least = min(least, tried[index].value)
+        hopeless = tried[index].value > HOPELESS * least
+        index += grid.coarse * (2 if hopeless else 1)
+    lowest = min(tried)
+    if tried[lowest].lost or best(tried) == lowest:
+        yield from _downwards(grid, window, lowest)
 
 
 def _downwards(grid: Grid, window: tuple[int, int], least: int) -> Iterable[int]:
@@ -159,13 +171,14 @@ def _downwards(grid: Grid, window: tuple[int, int], least: int) -> Iterable[int]
 
 
 def _around_limit(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int]:
-    """Between the last point that is kept and the first that is lost; then below it."""
+    """Between the last point that is kept and the first that is lost; then below it.
+
+    Where nothing blows up there is no limit of stability: a run that ends just above its start is
+    not looked for.
+    """
     kept, lost = limit(tried), first_lost(tried)
-    if kept is None or lost is None:
-        return
-    blown = tried[lost].blown
-    yield from _between(grid, kept, lost, grid.finest if blown else grid.fine)
-    if blown:
+    if kept is not None and lost is not None and blows_up(tried):
+        yield from _between(grid, kept, lost, grid.finest)
         yield from _fine(grid, kept - grid.near, kept)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from polargrad.experiments.completion import completion
 from polargrad.experiments.experiment import BASELINE, Experiment, Run
 from polargrad.experiments.logistic import logistic
+from polargrad.experiments.oracles import oracle_options
 from polargrad.experiments.published import RESOLUTION
 from polargrad.experiments.quadratic import quadratic
 from polargrad.experiments.sensitivity_grid import POINTS_PER_DECADE, Grid, rate
@@ -20,7 +21,7 @@ from polargrad.experiments.sensitivity_tasks import (
 )
 from polargrad.experiments.theory_oracles import ORACLES as KNOWN_ORACLES
 from polargrad.experiments.theory_oracles import Oracle
-from polargrad.linalg import QDWH
+from polargrad.linalg import method
 from polargrad.linalg.methods import plain
 
 # A run is ended when its metric is this many times its start's: f - f* and squared errors, so a
@@ -31,7 +32,7 @@ ORACLES: dict[str, Oracle] = {
     oracle.name: oracle
     for oracle in (
         *KNOWN_ORACLES,
-        Oracle("qdwh-4", "QDWH, 4 steps", {"method": QDWH.reference(4)}),
+        Oracle("qdwh-4", "QDWH, 4 steps", oracle_options("published", steps=4)),
     )
 }
 PUBLISHED_ORACLE = "qdwh-2"
@@ -49,7 +50,7 @@ STEP_SECONDS = {
     "logistic": {"polargrad": 17e-3, "muon": 17e-3, "adam": 12e-3, "gradient-descent": 10e-3},
     "completion": {"polargrad": 1.4e-3, "muon": 1.4e-3, "adam": 0.7e-3, "gradient-descent": 0.5e-3},
 }
-FULL_RUNS = 25
+FULL_RUNS = {"quadratic": 15, "logistic": 22, "completion": 25}
 
 GRADIENT_DESCENT = "gradient-descent"
 
@@ -62,8 +63,8 @@ class Line:
         run: its settings; of the learning rate only the published value is kept here.
         oracle: a key of :data:`ORACLES`, None for methods without a polar factor.
         window: first point of the lattice, and one that is not exceeded.
-        probed: whether limits of a single step are measured along its run at the limit: where a
-            step is proportional to the gradient and without memory.
+        probed: whether limits of a single step are measured along a run of it: where a step is
+            proportional to the gradient and without memory.
     """
 
     run: Run
@@ -129,7 +130,7 @@ class Sweep:
         """Return about how long a line takes on one thread."""
         costs = STEP_SECONDS[self.experiment.name]
         step = costs.get(line.run.solver, costs[GRADIENT_DESCENT])
-        return FULL_RUNS * self.experiment.steps * step
+        return FULL_RUNS[self.experiment.name] * self.experiment.steps * step
 
 
 # Of the published runs: name, oracles, and how far below the published learning rate the coarse
@@ -175,20 +176,20 @@ _PLANS: dict[str, Plan] = {
 _QUICK: dict[str, Plan] = {
     "quadratic": (
         ("polargrad", TWO, 0.4, 1.0),
-        ("adam", (), 0.4, 3.0),
+        ("adam", (), 0.2, 1.0),
         (GRADIENT_DESCENT, (), 0.4, 1.0),
     ),
-    "logistic": (("polargrad", ONE, 0.0, 3.0), ("adam", (), 0.0, 3.0)),
+    "logistic": (("polargrad", ONE, 0.0, 1.0), ("adam", (), 0.0, 1.0)),
     "completion": (
         ("polargrad", TWO, 0.8, 1.0),
         ("polargrad-momentum-first", ONE, 0.8, 1.0),
-        ("adam", (), 0.8, 3.0),
+        ("adam", (), 0.4, 1.0),
         (GRADIENT_DESCENT, (), 0.8, 1.6),
     ),
 }
 # steps, and steps between two samples
-_STEPS = {"quadratic": (1000, 10), "logistic": (500, 50), "completion": (300, 10)}
-_QUICK_STEPS = {"quadratic": (100, 10), "logistic": (30, 10), "completion": (100, 10)}
+_STEPS = {"quadratic": (1000, 10), "logistic": (500, 100), "completion": (300, 10)}
+_QUICK_STEPS = {"quadratic": (60, 10), "logistic": (20, 10), "completion": (60, 10)}
 QUICK_GRID = Grid(coarse=40, fine=8, finest=4, near=8, beyond=80)
 # Where the published scripts have none: near 2/L in 6.1 and 6.2, AltGD's in 6.3.
 _GRADIENT_DESCENT_RATES = {"quadratic": 1e-6, "logistic": 1e-6, "completion": 50.0}
@@ -239,7 +240,7 @@ def sweep(name: str, *, quick: bool = False) -> Sweep:
             figures=(),
             steps=steps,
             every=every,
-            also=(5,) if name == "logistic" else (),
+            also=(5, 25) if name == "logistic" else (),
             metric=metric,
             metric_title=title,
             build=build,
@@ -262,7 +263,7 @@ def _lines(plan: Plan, runs: Mapping[str, Run], grid: Grid) -> tuple[Line, ...]:
 def _line(run: Run, oracle: str | None, window: tuple[int, int]) -> Line:
     options = dict(run.options)
     if oracle is not None:
-        options |= oracle_options(ORACLES[oracle])
+        options |= plain_options(ORACLES[oracle])
     linear = run.decay == 1.0 and not options.get("momentum")
     return Line(
         run=replace(run, options=options, steps=None),
@@ -272,11 +273,17 @@ def _line(run: Run, oracle: str | None, window: tuple[int, int]) -> Line:
     )
 
 
-def oracle_options(oracle: Oracle) -> dict[str, Any]:
-    """Return the options of an optimizer that uses this oracle, as plain data."""
-    if "method" in oracle.options:
-        return {"method": plain(oracle.options["method"]), "tol": None}
-    return {"method": "auto", "tol": oracle.options.get("tol")}
+def plain_options(oracle: Oracle) -> dict[str, Any]:
+    """Return the options of an optimizer that uses this oracle, as plain data.
+
+    Example:
+        >>> plain_options(ORACLES["training"])
+        {'method': 'auto', 'tol': 0.11}
+    """
+    chosen = oracle.options.get("method", "auto")
+    if chosen != "auto":
+        chosen = plain(method(chosen))
+    return {"method": chosen, "tol": oracle.options.get("tol")}
 
 
 def _window(run: Run, down: float, up: float, grid: Grid) -> tuple[int, int]:

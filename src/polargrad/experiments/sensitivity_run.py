@@ -11,6 +11,8 @@ from typing import Any
 from polargrad.experiments.sensitivity_grid import (
     Outcome,
     Tried,
+    best,
+    blows_up,
     limit,
     next_point,
     rate,
@@ -44,7 +46,7 @@ class LineJob:
 
     @property
     def limits(self) -> Path:
-        """What theory says along the run at the limit."""
+        """What theory says along the run at the limit, or the best one where nothing blows up."""
         return limits_of(self.folder, self.line.name)
 
     @property
@@ -63,7 +65,7 @@ class LineJob:
                 tried[index] = outcome(record, self.sweep.floor)
             writer.sync()
         if self._unprobed():
-            index = limit(tried)
+            index = limit(tried) if blows_up(tried) else best(tried)
             data = (
                 {}
                 if index is None

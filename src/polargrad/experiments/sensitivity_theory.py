@@ -26,6 +26,7 @@ from torch import Tensor
 from polargrad.experiments.experiment import Run
 from polargrad.experiments.sensitivity_protocol import GRADIENT_DESCENT, ORACLES, Line, Sweep
 from polargrad.experiments.task import Task
+from polargrad.experiments.theory_form import ErrorForm
 from polargrad.experiments.trace import begin
 from polargrad.linalg import polar
 from polargrad.problems import (
@@ -81,7 +82,7 @@ def step_limits(sweep: Sweep, line: Line, run: Run, seed: int) -> dict[str, Any]
         "own": _range(own),
         "exact": _range(exact),
         "gain": statistics.median(gains) if gains else None,
-        **constant(task, line, [unknown.detach() for unknown in solver.unknowns]),
+        **constant(task, line),
     }
 
 
@@ -127,7 +128,7 @@ def gain(taken: Direction, ideal: Direction) -> float:
     return lengths[0] / lengths[1]
 
 
-def constant(task: Task, line: Line, unknowns: Sequence[Tensor]) -> dict[str, Any]:
+def constant(task: Task, line: Line) -> dict[str, Any]:
     """Return a limit that does not depend on where a run is, and its formula, if there is one."""
     descent = line.run.solver == GRADIENT_DESCENT
     problem = task.seen
@@ -135,12 +136,23 @@ def constant(task: Task, line: Line, unknowns: Sequence[Tensor]) -> dict[str, An
         where = " of the last batch" if isinstance(problem, MatrixLogisticRegression) else ""
         return {"constant": 2.0 / problem.smoothness, "formula": f"2/L{where}"}
     if descent and isinstance(problem, LowRankCompletion):
-        largest = problem.curvature(*unknowns).largest
-        return {"constant": 2.0 / largest, "formula": "2/λ₁(∇²f) at the end"}
+        largest = problem.curvature(*balanced_factors(problem)).largest
+        return {"constant": 2.0 / largest, "formula": "2/λ₁(∇²f) at the balanced solution"}
     if isinstance(problem, MatrixQuadraticRegression):
-        curvature = spectral_smoothness(problem.A, problem.B)
-        return {"constant": 2.0 / curvature, "formula": "2/Σσᵢ(A)²σᵢ(B)²"}
+        form = ErrorForm.of(problem, task.start[0])
+        return {"constant": form.stability_limit, "formula": "2/Σσᵢ(A)²σᵢ(B)²"}
     return {"constant": None, "formula": None}
+
+
+def balanced_factors(problem: LowRankCompletion) -> tuple[Tensor, Tensor]:
+    """Return X = P√Σ and Y = Q√Σ of M = P Σ Qᵀ, cut to the rank: about the flattest solution.
+
+    Of all X, Y with X Yᵀ = M they have the least σ₁(X)² + σ₁(Y)², which is λ₁ of the Hessian up to
+    a factor if all of M is observed, and about that if much is. M must be known everywhere.
+    """
+    P, values, Qh = torch.linalg.svd(problem.M.double(), full_matrices=False)
+    roots = values[: problem.rank].sqrt()
+    return P[:, : problem.rank] * roots, Qh[: problem.rank].mT * roots
 
 
 def _range(values: Iterable[float]) -> dict[str, float] | None:

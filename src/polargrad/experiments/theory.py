@@ -93,12 +93,14 @@ def run_theory(
     for number, name in enumerate(missing, start=1):
         began = time.perf_counter()
         check = CHECKS[name](Setting(extent, seed))
-        draw(check, folder)
         check.write(folder)
         seconds = time.perf_counter() - began
         print(f"{number}/{len(missing)} {name}: {seconds:.0f} s", file=sys.stderr)
     checks = read_checks(folder)
-    if missing:
+    for check in checks:
+        if check.name in missing or not (folder / check.figure).exists():
+            draw(check, folder)
+    if missing or not (folder / VERDICTS).exists():
         text = markdown(checks)
         write_atomically(folder / VERDICTS, lambda file: file.write(text.encode()))
     return TheoryRun(checks, missing)

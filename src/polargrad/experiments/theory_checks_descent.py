@@ -62,9 +62,12 @@ def descent(setting: Setting) -> Check:
     verdict, condition = (FAILS, "") if any(f.violations for f in findings) else (HOLDS, "")
     findings += _in_float32(form, single)
     if verdict == HOLDS and findings[-1].violations:
-        verdict, condition = HOLDS_IF, (
-            f"{findings[-1].verdict.removeprefix(HOLDS_IF).strip()} in float32, where below it "
-            "rounding is larger than the step; without exception in float64"
+        verdict, condition = (
+            HOLDS_IF,
+            (
+                f"{findings[-1].verdict.removeprefix(HOLDS_IF).strip()} in float32, where below it "
+                "rounding is larger than the step; without exception in float64"
+            ),
         )
     return Check(
         name=DESCENT,

@@ -71,7 +71,7 @@ def noise_floor(setting: Setting) -> Check:
         by_rate += runs(
             form,
             cases,
-            setting.extent.steps(RATE_STEPS, least=4000),
+            setting.extent.steps(RATE_STEPS, least=3000),
             optimum,
             setting.seed + 1,
             "rate",
@@ -148,7 +148,7 @@ def _step(signal: Tensor, E: Tensor, gamma: Tensor | float) -> Tensor:
 def one_step(form: ErrorForm, setting: Setting) -> Iterator[Record]:
     """Mean gaps after one noisy step with γ = 1/(2 L r) from points along a run without noise."""
     generator = torch.Generator().manual_seed(setting.seed + 2)
-    gamma, points = 0.5 * form.certain_step, setting.extent.steps(POINTS, least=10)
+    gamma, points = 0.5 * form.certain_step, setting.extent.steps(POINTS, least=9)
     draws = setting.extent.steps(DRAWS, least=500)
     E = form.start
     for point in range(points):
@@ -281,9 +281,7 @@ def _evidence(form: ErrorForm, by_rate: list[Record], findings: tuple[Finding, .
     )
 
 
-def _panels(
-    form: ErrorForm, by_variance: list[Record], by_rate: list[Record]
-) -> tuple[Panel, ...]:
+def _panels(form: ErrorForm, by_variance: list[Record], by_rate: list[Record]) -> tuple[Panel, ...]:
     """Runs, floor against σ², floor against γ."""
     gaps = []
     for r in by_variance:

@@ -38,7 +38,7 @@ ARRIVED = 0.1
 EXPONENT = 0.15
 
 SIGN_DESCENT = "matrix sign descent"
-SIGN_DESCENT_PUBLISHED = "matrix sign descent, published sizes"
+SIGN_DESCENT_PUBLISHED = "matrix sign descent at the published sizes"
 MUON = "Muon"
 SIGN_SGD = "signSGD"
 Make = Callable[[torch.nn.Parameter, float], torch.optim.Optimizer]
@@ -49,24 +49,24 @@ def _muon(parameter: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
     return MatrixOptimizer([parameter], lr, **MUON_NEWTON_SCHULZ)
 
 
-OPTIMIZERS: tuple[tuple[str, Make], ...] = (
-    (MUON, _muon),
-    (SIGN_SGD, lambda parameter, lr: SignSGD([parameter], lr=lr / 4)),
+# Every entry of signSGD's step has the size γ, so its γ are smaller.
+OPTIMIZERS: tuple[tuple[str, Make, float], ...] = (
+    (MUON, _muon, 1.0),
+    (SIGN_SGD, lambda parameter, lr: SignSGD([parameter], lr=lr), 0.25),
 )
 
 
 def plateau(setting: Setting) -> Check:
     """Measure the plateau against γ, and check T3's inequality at every step."""
-    small_steps = setting.extent.steps(STEPS, least=1500)
-    rates = SMALL_RATES if setting.extent.share == 1.0 else SMALL_RATES[::2]
+    small_steps = setting.extent.steps(STEPS, least=2500)
+    rates = SMALL_RATES if setting.extent.share == 1.0 else SMALL_RATES[:5:2]
     records = sign_descent(setting.small, SIGN_DESCENT, rates, small_steps)
     if setting.extent.share == 1.0:
         records += sign_descent(
             setting.form, SIGN_DESCENT_PUBLISHED, PUBLISHED_RATES, PUBLISHED_STEPS
         )
-    for name, make in OPTIMIZERS:
-        for gamma in (SMALL_RATES if setting.extent.share == 1.0 else SMALL_RATES[::2])[:5]:
-            records.append(_optimizer_run(setting, name, make, gamma))
+    for name, make, factor in OPTIMIZERS:
+        records += [_optimizer_run(setting, name, make, factor * gamma) for gamma in rates[:5]]
     findings = _findings(setting, records)
     violated = any(f.violations for f in findings if SIGN_SGD not in f.condition)
     return Check(
@@ -90,9 +90,7 @@ def bound(form: ErrorForm, gamma: float) -> float:
     return (form.smoothness * gamma * form.rank / 2.0) ** 2 / (2.0 * form.strong_convexity)
 
 
-def sign_descent(
-    form: ErrorForm, name: str, rates: Sequence[float], steps: int
-) -> list[Record]:
+def sign_descent(form: ErrorForm, name: str, rates: Sequence[float], steps: int) -> list[Record]:
     """Runs of E ← E - γU, all γ as one stack, with the inequality's worst ratio of each."""
     gammas = torch.tensor(rates, dtype=torch.float64)
     E = form.start.expand(len(rates), *form.start.shape).clone()
@@ -129,7 +127,7 @@ def _optimizer_run(setting: Setting, name: str, make: Make, gamma: float) -> Rec
     parameter = torch.nn.Parameter(start.clone())
     optimizer = make(parameter, gamma)
     gaps = []
-    for _ in range(setting.extent.steps(USER_STEPS, least=1000)):
+    for _ in range(setting.extent.steps(USER_STEPS, least=1500)):
         gaps.append(problem.gap(parameter.detach()))
         parameter.grad = problem.gradient(parameter.detach())
         optimizer.step()
@@ -219,15 +217,19 @@ def _panels(setting: Setting, records: list[Record]) -> tuple[Panel, ...]:
         rows = [r for r in of(records, method=name) if r["arrived"]]
         curves.append(
             Curve(
-                label=name + (" (γ: a quarter of x)" if name == SIGN_SGD else ""),
+                label=name,
                 x=[r["gamma"] for r in rows],
                 y=[r["plateau"] for r in rows],
                 mark="points",
             )
         )
-    rates = sorted(r["gamma"] for r in of(records, method=SIGN_DESCENT))
-    values = [bound(setting.small, gamma) for gamma in rates]
-    curves.append(Curve(label="bound of T3", x=rates, y=values, mark="bound"))
+    for label, name, form in (
+        ("bound of T3", SIGN_DESCENT, setting.small),
+        ("bound of T3 at the published sizes", SIGN_DESCENT_PUBLISHED, setting.form),
+    ):
+        rates = sorted(r["gamma"] for r in of(records, method=name))
+        values = [bound(form, gamma) for gamma in rates]
+        curves.append(Curve(label=label, x=rates, y=values, mark="bound"))
     runs = []
     for r in of(records, method=SIGN_DESCENT)[::2]:
         steps = thinned(range(len(r["gaps"])))

@@ -28,6 +28,8 @@ from polargrad.experiments.theory_trajectories import (
 )
 
 RATES = "rates"
+# Below it a curve is left out of the figure: no floating-point run on the data comes so far.
+LEAST_DRAWN = 1e-8
 Progress = Callable[[Record, ErrorForm], float]
 
 
@@ -113,20 +115,26 @@ def _evidence(form: ErrorForm, records: list[Record], findings: list[Finding]) -
         active = sum(r["gradient_condition"] ** 2 < r["rank"] for r in rows)
         conditions = [r["gradient_condition"] for r in rows]
         words.append(
-            f"from {label} κ_G goes from {conditions[0]:.3g} to {conditions[-1]:.3g}, and the "
+            f"From {label} κ_G goes from {conditions[0]:.3g} to {conditions[-1]:.3g}, and the "
             f"conditioning form is the better one in {active} of {len(rows)} steps"
         )
     last = {
-        name: of(records, trajectory=name)[-1]["gap"]
+        name: _reached(of(records, trajectory=name))
         for name in (CERTAIN, NATURAL, EDGE, GRADIENT_DESCENT)
     }
     return (
-        f"κ_H = {form.condition_number:.3g}, r = {form.rank}. {'; '.join(words)}. A step with "
+        f"κ_H = {form.condition_number:.3g}, r = {form.rank}. {'. '.join(words)}. A step with "
         f"1/(L r) takes off {loose:.3g} times (median) what the rank form promises, at least "
         f"{findings[0].margin:.3g} times. After {certain[-1]['step']} steps the gap is "
-        f"{last[CERTAIN]:.3g} with 1/(L r), {last[NATURAL]:.3g} with 1/L_op, {last[EDGE]:.3g} with "
-        f"{EDGE}, and {last[GRADIENT_DESCENT]:.3g} with gradient descent at 1/L."
+        f"{last[CERTAIN]} with 1/(L r), {last[NATURAL]} with 1/L_op, {last[EDGE]} with {EDGE}, and "
+        f"{last[GRADIENT_DESCENT]} with gradient descent at 1/L."
     )
+
+
+def _reached(rows: list[Record]) -> str:
+    """The last gap, or since when it has been below what a run on the data can reach."""
+    below = [r["step"] for r in rows if r["gap"] <= LEAST_DRAWN]
+    return f"below {LEAST_DRAWN:g} from step {below[0]} on" if below else f"{rows[-1]['gap']:.3g}"
 
 
 def _panels(form: ErrorForm, records: list[Record]) -> tuple[Panel, ...]:
@@ -160,7 +168,7 @@ def _panels(form: ErrorForm, records: list[Record]) -> tuple[Panel, ...]:
 
 def _gap_curve(name: str, rows: list[Record]) -> Curve:
     label = name if name == GRADIENT_DESCENT else f"PolarGrad, {name}"
-    rows = thinned(rows)
+    rows = thinned([r for r in rows if r["gap"] > LEAST_DRAWN])
     return Curve(label=label, x=[r["step"] for r in rows], y=[r["gap"] for r in rows])
 
 

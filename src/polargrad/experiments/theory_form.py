@@ -128,7 +128,7 @@ class Extent:
 
 
 FULL = Extent(version="full")
-QUICK = Extent(version="quick", share=0.2, oracles=4, halvings=6)
+QUICK = Extent(version="quick", share=0.15, oracles=3, halvings=6)
 
 
 @dataclass(frozen=True)

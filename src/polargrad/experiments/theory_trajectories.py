@@ -44,8 +44,8 @@ def exact_trajectories(setting: Setting) -> tuple[Record, ...]:
 def conditioned_start(form: ErrorForm) -> Tensor:
     """An E with the size of the start's whose gradient has orthonormal columns: κ_G = 1."""
     U = polar(form.gradient(form.start)).U
-    E = torch.linalg.solve(form.left, torch.linalg.solve(form.right, U, left=False))
-    return E * (form.start.norm() / E.norm())
+    E: Tensor = torch.linalg.solve(form.left, torch.linalg.solve(form.right, U, left=False))
+    return E * float(form.start.norm() / E.norm())
 
 
 def _polar_grad(

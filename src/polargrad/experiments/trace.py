@@ -103,9 +103,9 @@ def run_to_file(experiment: Experiment, seed: int, run: Run, records: Path) -> N
     """
     checkpoint = records.with_suffix(".checkpoint")
     position = begin(experiment, seed, run)
-    if not (records.exists() and _restore(position, checkpoint)):
-        records.unlink(missing_ok=True)
-        position = begin(experiment, seed, run)
+    if checkpoint.exists() and not (records.exists() and _restore(position, checkpoint)):
+        checkpoint.unlink()
+        position = begin(experiment, seed, run)  # half of the old one may have been restored
     rewind_records(records, last_step=position.step - 1)
     saved = time.monotonic()
     with RecordWriter(records) as writer:
@@ -131,14 +131,12 @@ def _save(position: Position, path: Path) -> None:
 
 
 def _restore(position: Position, path: Path) -> bool:
-    """Go to the checkpoint and return True, if there is one that is whole and of this run."""
-    if not path.exists():
-        return False
+    """Go to the checkpoint and return True, if it is whole and of this run."""
     try:
         contents = torch.load(path, weights_only=True)
         position.step, position.seconds = contents["step"], contents["seconds"]
         position.solver.load_state_dict(contents["solver"])
         position.solver.task.load_state_dict(contents["task"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError):
+    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, KeyError, ValueError):
         return False
     return True

@@ -20,6 +20,7 @@ from polargrad.geometry.base import (
 )
 from polargrad.geometry.checks import check_flag, check_number
 from polargrad.linalg import SVD, Method, polar
+from polargrad.linalg.direct import factor_and_norm
 from polargrad.linalg.methods.gram_eigh import from_gram
 from polargrad.linalg.precision import double_dtype
 from polargrad.linalg.products import gram
@@ -165,6 +166,18 @@ class Spectral(PolarGeometry, Norm):
     """
 
     name: ClassVar[str] = "spectral"
+
+    def ascent_on_host(
+        self, signal: Tensor, method: Method, compute_dtype: torch.dtype | None
+    ) -> Ascent | None:
+        """What :meth:`ascent` gives with this method, where the host may look at sizes, or None.
+
+        None where it takes more than the short way of :mod:`polargrad.linalg.direct`.
+        """
+        if not self.uses_polar or self.correct:
+            return None
+        found = factor_and_norm(signal, method, compute_dtype)
+        return None if found is None else Ascent(*found)
 
     def _ascent(self, signal: Tensor, state: State | None) -> Ascent:
         return self.factor(signal)

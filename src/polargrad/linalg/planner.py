@@ -34,7 +34,6 @@ __all__ = ["TRAINING_TOLERANCE", "Plan", "PlanTable", "load_plan_table", "plan"]
 # ‖AᴴA‖_F^½, which products and single precision can reach.
 TRAINING_TOLERANCE = 0.05
 TRAINING_LOWER = 1e-3
-MOST_TERMS = 4
 # Degrees of Polar Express in order of cost: 15, 15, 16 and 18 products of matrices, as many as
 # five quintics take or a few more. Of all orders with 15 products the first loses least to rounding
 # among those within 0.105, the second comes nearest to 1.
@@ -48,8 +47,11 @@ NEWTON_LEAST_COLUMNS, NEWTON_MOST_COLUMNS = 33, 96
 # Above 320 columns a few large singular values over many small ones cost Newton up to 350 eps.
 NEWTON_DOUBLE_LEAST, NEWTON_DOUBLE_MOST = 96, 320
 REDUCTION_RATIO = 4.0
-# The rational function needs fewer columns the taller the matrix: (ratio, columns).
-ZOLOTAREV_LEAST = ((1.0, 320), (2.0, 192), (4.0, 96), (8.0, 32))
+# At training accuracy few eigenvalues cost less than a dozen products so small, in stacks too.
+EIGH_TRAINING_COLUMNS = 8
+# Terms of the rational function and degree of the polynomial after it, in order of cost: within
+# 0.046, 0.031 and 0.005 of 1, and rounding. On a CPU they beat products alone at every shape.
+COMPOSED = ((1, 9), (2, 3), (2, 5))
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Plan:
 
         Example:
             >>> plan(torch.zeros(64, 64), tol=0.11).work()
-            Work(products=15, factorizations=0, solves=0, synchronizations=1)
+            Work(products=6, factorizations=1, solves=1, synchronizations=1)
         """
         method = self.method.work(self.rows, self.columns, self.dtype, condition)
         return method.plus(Work(synchronizations=1))
@@ -205,7 +207,7 @@ def plan(
 
     Example:
         >>> plan(torch.zeros(768, 3072), tol=0.11).method
-        GramZolotarev(degree=3, lower=0.001)
+        GramZolotarev(degree=1, lower=0.001, polynomial=9)
         >>> plan(shape=(100, 100), dtype=torch.float64).method
         Newton()
     """
@@ -284,13 +286,16 @@ def _training(
     rows: int, columns: int, dtype: torch.dtype, device: str, tol: float
 ) -> tuple[Method, str]:
     """Singular values within ``tol`` of 1 down to a thousandth of the norm."""
-    enough = any(rows >= ratio * columns and columns >= n for ratio, n in ZOLOTAREV_LEAST)
     half = dtype in HALF
-    if device == "cpu" and not half and enough:
-        for terms in range(2, MOST_TERMS + 1):
-            rational = GramZolotarev(degree=terms, lower=TRAINING_LOWER)
-            if rational.promise(rows, columns, dtype).deviation <= tol:
-                return rational, f"{terms} factorizations of the Gram matrix do it in one shot"
+    if device == "cpu" and not half:
+        eigen = GramEigh(polish=0)
+        if columns <= EIGH_TRAINING_COLUMNS and _keeps(eigen, rows, columns, dtype, tol):
+            return eigen, "so few eigenvalues of a Gram matrix cost less than small products"
+        for terms, degree in COMPOSED:
+            composed = GramZolotarev(degree=terms, lower=TRAINING_LOWER, polynomial=degree)
+            if _keeps(composed, rows, columns, dtype, tol):
+                number = "one factorization" if terms == 1 else f"{terms} factorizations"
+                return composed, f"{number} and a few products of the small side do it"
     if half:
         return _quintics(
             tol
@@ -299,9 +304,13 @@ def _training(
         polynomial = PolarExpress(
             steps=len(degrees), degree=degrees, bound="schatten4", cushion=0.0
         )
-        if polynomial.promise(rows, columns, dtype).deviation <= tol:
+        if _keeps(polynomial, rows, columns, dtype, tol):
             break
     return polynomial, "products alone, of the degrees that use them best"
+
+
+def _keeps(method: Method, rows: int, columns: int, dtype: torch.dtype, tol: float) -> bool:
+    return method.promise(rows, columns, dtype).deviation <= tol
 
 
 def _quintics(tol: float) -> Method:

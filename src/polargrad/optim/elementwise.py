@@ -84,7 +84,7 @@ def _average_in_place(
 
 def shrink(targets: list[Tensor], factor: Tensor | float, foreach: bool) -> None:
     """Target ← factor · target."""
-    if foreach and targets:
+    if foreach and len(targets) > 1:
         torch._foreach_mul_(targets, factor)
     else:
         for target in targets:
@@ -93,7 +93,7 @@ def shrink(targets: list[Tensor], factor: Tensor | float, foreach: bool) -> None
 
 def subtract(targets: list[Tensor], amounts: list[Tensor], foreach: bool) -> None:
     """Target ← target − amount."""
-    if foreach and targets:
+    if foreach and len(targets) > 1:
         torch._foreach_sub_(targets, amounts)
     else:
         for target, amount in zip(targets, amounts, strict=True):

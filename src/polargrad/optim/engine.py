@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
-from torch.profiler import record_function
 
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
 from polargrad.optim.gradients import (
     active,
     all_finite,
+    finite_on_host,
     refuse_nonfinite,
     refuse_sharded,
     refuse_sparse,
@@ -41,6 +41,7 @@ from polargrad.optim.group_options import (
 )
 from polargrad.optim.matrix import ATTEMPTS, matrix_update
 from polargrad.optim.saved_state import SKIPPED, check_loadable, in_our_order, migrate, restore
+from polargrad.optim.stages import stage
 from polargrad.optim.step_size import decay_factor
 from polargrad.optim.vector import adamw_update
 
@@ -286,8 +287,8 @@ class MatrixOptimizer(Optimizer):
             refuse_sparse(group, params)
             refuse_sharded(group, params)
         stepped = list(itertools.chain.from_iterable(chosen))
-        with record_function("polargrad::check"):
-            finite = all_finite(stepped)
+        with stage("check"):
+            finite = self._finite(stepped)
         if finite is None:
             return
         if self.nonfinite == "raise" and not bool(finite):
@@ -299,7 +300,7 @@ class MatrixOptimizer(Optimizer):
             if rounds and not still:
                 group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
         gate: Tensor | None = None
-        if self._gated(finite):
+        if isinstance(finite, Tensor) and self._gated(finite):
             gate = finite
             if self._skipped.device != finite.device:
                 self._skipped = self._skipped.to(finite.device)
@@ -314,7 +315,7 @@ class MatrixOptimizer(Optimizer):
             if not params:
                 continue
             if group["rule"] == "adamw":
-                with record_function("polargrad::adamw"):
+                with stage("adamw"):
                     adamw_update(group, params, self.state, gate)
             else:
                 kept = {id(p) for p in params}
@@ -337,10 +338,17 @@ class MatrixOptimizer(Optimizer):
         known.append((copy.deepcopy(data), form))
         return form
 
-    def _gated(self, finite: Tensor) -> bool:
-        """Whether the verdict stays on the device: on a CPU reading it costs nothing."""
+    def _finite(self, params: list[Tensor]) -> Tensor | bool | None:
+        """The verdict on the gradients: a tensor, or on a CPU known at once."""
+        elsewhere = any(p.device.type != "cpu" for p in params) or torch.compiler.is_compiling()
+        if elsewhere or (params and self._gated(params[0])):
+            return all_finite(params)
+        return finite_on_host(params)
+
+    def _gated(self, held: Tensor) -> bool:
+        """Whether the verdict stays on the device of a tensor: on a CPU reading costs nothing."""
         recorded = self.capturable or torch.compiler.is_compiling()
-        return (recorded or finite.device.type != "cpu") and self.nonfinite == "skip"
+        return (recorded or held.device.type != "cpu") and self.nonfinite == "skip"
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state, with the number of skipped steps in every group."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from polargrad.optim.routing.views import Region, View, logical_shapes, regions
+from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, regions
 
 __all__ = ["Entry", "count_of", "entries_of", "gradient_of", "pieces"]
 
@@ -43,6 +43,10 @@ def entries_of(
     for index, (p, view) in enumerate(zip(params, views, strict=True)):
         if not p.numel():
             continue
+        if view == WHOLE and p.ndim == 2:  # what most are, in no time
+            average = Region(buffers[index], 1) if buffers is not None else None
+            entries.append(Entry(index, 0, 0, 0, Region(p, 1), Region(gradient_of(p), 1), average))
+            continue
         targets, gradients = regions(view, p), regions(view, gradient_of(p))
         averages: Sequence[Region | None] = (
             regions(view, buffers[index]) if buffers is not None else [None] * len(targets)
@@ -70,4 +74,7 @@ def gradient_of(p: Tensor) -> Tensor:
 
 def pieces(stack: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
     """The matrices of a stack, each in the shape of the place it goes to."""
-    return [m.reshape(target.shape) for m, target in zip(stack.unbind(0), targets, strict=True)]
+    return [
+        m if m.shape == target.shape else m.reshape(target.shape)
+        for m, target in zip(stack.unbind(0), targets, strict=True)
+    ]

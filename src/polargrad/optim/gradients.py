@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import torch
@@ -11,7 +12,14 @@ from polargrad.distributed import executor_for
 from polargrad.errors import NonFiniteError
 from polargrad.optim.group_members import named_parameters
 
-__all__ = ["active", "all_finite", "refuse_nonfinite", "refuse_sharded", "refuse_sparse"]
+__all__ = [
+    "active",
+    "all_finite",
+    "finite_on_host",
+    "refuse_nonfinite",
+    "refuse_sharded",
+    "refuse_sparse",
+]
 
 
 def active(group: dict[str, Any]) -> list[Tensor]:
@@ -38,6 +46,23 @@ def refuse_sharded(group: dict[str, Any], params: list[Tensor]) -> None:
     for p in params:
         if hasattr(p, "device_mesh"):
             executor_for(p, next(n for n, q in named_parameters(group) if q is p))
+
+
+def finite_on_host(params: list[Tensor]) -> bool | None:
+    """Whether the gradients of these parameters are finite, None if there are none.
+
+    For gradients on a CPU, whose values can be read at once.
+    """
+    gradients = [p.grad for p in params if p.grad is not None and p.grad.numel()]
+    return all(map(_is_finite, gradients)) if gradients else None
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Whether every entry is finite: a finite norm says so, an infinite one may be an overflow."""
+    if math.isfinite(torch.linalg.vector_norm(x)):
+        return True
+    least, greatest = torch.aminmax(x)
+    return math.isfinite(least) and math.isfinite(greatest)
 
 
 def all_finite(params: list[Tensor]) -> Tensor | None:

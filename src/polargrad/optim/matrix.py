@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from polargrad.distributed import LocalExecutor, Source
-from polargrad.geometry import Geometry, magnitude
-from polargrad.linalg.precision import COMPUTE_DTYPES, working_dtype
+from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
+from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
 from polargrad.optim.elementwise import average, shrink, store, subtract
 from polargrad.optim.entries import Entry, count_of, entries_of, pieces
 from polargrad.optim.geometry_state import (
@@ -33,6 +32,7 @@ from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import round_stochastically
 from polargrad.optim.routing.views import View
 from polargrad.optim.signal import mixed
+from polargrad.optim.stages import stage
 from polargrad.optim.step_size import step_size
 
 __all__ = ["ATTEMPTS", "BUFFER", "STEP", "buffer_dtype", "matrix_update"]
@@ -98,7 +98,7 @@ class _Update:
         """Average what is averaged before the direction, then take it a stack at a time."""
         self.begun = self._begun()
         if self.averaged and self.first:
-            with record_function("polargrad::momentum"):
+            with stage("momentum"):
                 self._average(
                     [e for e, begun in zip(self.entries, self.begun, strict=True) if begun]
                 )
@@ -139,25 +139,32 @@ class _Update:
             read = [entry.buffer, *read] if beside else [entry.buffer]
         tensor, dtype = signal.tensor, working_dtype(signal.tensor.dtype)
         key = (signal.shape, tensor.dtype, entry.gradient.tensor.dtype, tensor.device)
-        size = tensor.numel() * dtype.itemsize + state_bytes(self.geometry, signal.shape, dtype)
+        size = tensor.numel() * dtype.itemsize + self._beside(signal.shape, dtype)
         return Source(key, size, lambda: tuple(region.matrix() for region in read))
 
+    def _beside(self, shape: tuple[int, int], dtype: torch.dtype) -> int:
+        """The bytes that a matrix has beside it in a stack."""
+        if self.geometry.accumulates:
+            return state_bytes(self.geometry, shape, dtype)
+        return self.geometry.workspace(*shape)
+
     def _direction(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
-        with record_function("polargrad::direction"):
+        with stage("direction"):
             return self._ascend(positions, *stacks)
 
     def _update(self, positions: list[int], results: tuple[Tensor, ...]) -> None:
-        with record_function("polargrad::update"):
+        with stage("update"):
             self._apply(positions, results)
 
     def _ascend(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
         """Unit directions of a stack, how far to go along each; counters and state, if any."""
         entries, owners = self._chosen(positions)
         averaged = self.averaged and self.first
-        signal = stacks[0].to(working_dtype(stacks[0].dtype))
+        signal = _working(stacks[0])
         gradient = signal
         if not averaged or len(stacks) > 1:
-            gradient = stacks[-1].to(signal.dtype)
+            gradient = _working(stacks[-1])
+            gradient = gradient if gradient.dtype == signal.dtype else gradient.to(signal.dtype)
             gradient = -gradient if self.group["maximize"] else gradient
         counts = self._counts(positions, gradient) if self.corrected else None
         if averaged:
@@ -176,14 +183,23 @@ class _Update:
             state = accumulated(self.geometry, past, gradient)
             del past
         del gradient  # of half precision it is a wider copy
-        found = self.geometry
-        if found.uses_polar:
-            found = found.with_polar(
-                resolve(self.group, signal), COMPUTE_DTYPES.get(self.group["compute_dtype"])
-            )
-        direction, dual = found.ascent(signal, state)
+        direction, dual = self._ascent_of(signal, state)
         more = (*(() if counts is None else (counts,)), *(() if state is None else state.values()))
         return direction, self._scale(dual, *signal.shape[-2:]), *more
+
+    def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
+        """Unit directions and dual norms of a stack of signals."""
+        found = self.geometry
+        if found.uses_polar:
+            method = resolve(self.group, signal)
+            dtype = COMPUTE_DTYPES.get(self.group["compute_dtype"])
+            if self.gate is None and isinstance(found, Spectral):
+                # Gradients have been looked at on the host already, so signals may be.
+                quick = found.ascent_on_host(signal, method, dtype)
+                if quick is not None:
+                    return quick
+            found = found.with_polar(method, dtype)
+        return found.ascent(signal, state)
 
     def _scale(self, dual: Tensor, rows: int, columns: int) -> Tensor:
         """γ·a of each matrix."""
@@ -222,7 +238,7 @@ class _Update:
         if more:
             scatter(self.geometry, entries, owners, more, self.gate)
         if self.first or not self.averaged:
-            deltas = direction.mul_(scale[:, None, None])
+            deltas = direction.mul_(scale.view(-1, 1, 1))
         else:
             deltas = self._smoothed(entries, direction, scale, counts)
         self._move(positions, entries, deltas)
@@ -283,6 +299,11 @@ class _Update:
             )
         buffer: Tensor = self.state[p][BUFFER]
         return buffer
+
+
+def _working(x: Tensor) -> Tensor:
+    """A stack in at least float32."""
+    return x.to(torch.float32) if x.dtype in HALF else x
 
 
 def buffer_dtype(group: dict[str, Any], p: Tensor) -> torch.dtype:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from polargrad.distributed.local import STACK_BYTES
+from polargrad.linalg import GramEigh, GramZolotarev, Method
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.views import logical_shapes
@@ -44,6 +45,9 @@ GEOMETRIES = {
     "rotated_diagonal": 24,
     "given_hessian": 8,
 }
+# The rational function with a polynomial after it, and eigenvectors without polishing.
+COMPOSED = 7
+UNPOLISHED = 8
 # What a composition adds to the method of its polar factor.
 COMPOSITIONS = {"spectral": 0, "row_then_polar": 3, "polar_then_row": 1}
 FROM_ONE_SIDE = 15
@@ -56,7 +60,7 @@ def step_bytes(optimizer: Optimizer) -> int:
         >>> import polargrad as pg
         >>> optimizer = pg.PolarGrad([torch.nn.Parameter(torch.ones(8, 4))], lr=0.1)
         >>> stacks_held(optimizer), step_bytes(optimizer)  # a stack of one matrix of 32 numbers
-        (7, 896)
+        (8, 1024)
     """
     return max((k * size for k, size in _stacks(optimizer)), default=0)
 
@@ -101,4 +105,13 @@ def _of_geometry(group: Mapping[str, Any], form: Mapping[str, Any], example: Ten
     if form.get("side") is not None or form.get("damping"):
         return COMPOSITIONS[name] + FROM_ONE_SIDE
     correction = 2 * bool(form.get("correct"))
-    return COMPOSITIONS[name] + METHODS[resolve(dict(group), example).name] + correction
+    return COMPOSITIONS[name] + _of_method(resolve(dict(group), example)) + correction
+
+
+def _of_method(method: Method) -> int:
+    """What the polar factor needs; the planner's choices at training accuracy are leaner."""
+    if isinstance(method, GramZolotarev) and method.polynomial is not None:
+        return COMPOSED
+    if isinstance(method, GramEigh) and method.polish == 0:
+        return UNPOLISHED
+    return METHODS[method.name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -18,11 +20,29 @@ def resolve(group: dict[str, Any], stack: Tensor) -> Method:
     there are.
     """
     if group["method"] != "auto":
-        return method_of(group["method"])
+        return described(group["method"])
     m, n = stack.shape[-2:]
     key = f"{m}x{n} {stack.dtype} {stack.device.type}"
     if key not in group["resolved"]:
         dtype = COMPUTE_DTYPES.get(group["compute_dtype"])
         chosen = plan(stack, tol=group["tol"], compute_dtype=dtype)
         group["resolved"][key] = plain(chosen.method)
-    return method_of(group["resolved"][key])
+    return described(group["resolved"][key])
+
+
+def described(spec: str | Mapping[str, Any] | Method) -> Method:
+    """The description that plain data stands for, made once: its options are checked as it is made.
+
+    Example:
+        >>> described({"name": "qdwh", "steps": 2}) is described({"name": "qdwh", "steps": 2})
+        True
+    """
+    try:
+        return _described(tuple(spec.items())) if isinstance(spec, Mapping) else method_of(spec)
+    except TypeError:  # a list among the options, as in a file: not to be remembered by
+        return method_of(spec)
+
+
+@functools.lru_cache(maxsize=256)
+def _described(options: tuple[tuple[str, Any], ...]) -> Method:
+    return method_of(dict(options))

@@ -13,7 +13,8 @@ from polargrad.records.files import write_atomically
 
 # Okabe and Ito's palette: told apart by people who see colours differently, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-DASHES = ("-", "--", "-.", ":")
+# Solid, dashed, dash-dot, dotted, dash-dot-dot, and long dashes.
+DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (9, 3)))
 STYLE = {
     "figure.facecolor": "white",
     "axes.grid": True,
@@ -43,7 +44,7 @@ def panels(titles: Sequence[str], *, extra: str, width: float = 4.6, height: flo
     return figure, list(axes)
 
 
-def line_style(index: int) -> dict[str, str]:
+def line_style(index: int) -> dict[str, Any]:
     """Colour and dash of the ``index``-th line: dashes change when the colours are used up."""
     return {
         "color": COLOURS[index % len(COLOURS)],

@@ -42,7 +42,31 @@ class RunFolder:
                 files that no run of ours wrote; or if there is nothing to resume. Nothing is
                 changed then.
         """
-        wanted = json.loads(json.dumps(dict(settings)))
+        wanted = cls.check(path, settings, resume=resume, overwrite=overwrite)
+        marker = path / SETTINGS
+        if marker.exists():
+            if resume or not overwrite:
+                return cls(path)
+            _empty(path)
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**OWNER, **wanted}, indent=2) + "\n"
+        write_atomically(marker, lambda file: file.write(text.encode()))
+        return cls(path)
+
+    @staticmethod
+    def check(
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Return the settings as they are kept, if :meth:`claim` would take ``path`` for them.
+
+        Raises:
+            RunFolderError: if it would not. Nothing is changed in any case.
+        """
+        wanted: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         marker = path / SETTINGS
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"out is {str(path)!r}, a file: give a folder")
@@ -50,18 +74,13 @@ class RunFolder:
             found = _read_settings(marker)
             if resume or not overwrite:
                 _check(path, found, wanted, resume=resume)
-                return cls(path)
-            _empty(path)
         elif resume:
             raise RunFolderError(f"nothing to resume: {str(path)!r} has no {SETTINGS}")
         elif path.exists() and any(path.iterdir()):
             raise RunFolderError(
                 f"out is {str(path)!r}, which holds other files: give a new or empty folder"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**OWNER, **wanted}, indent=2) + "\n"
-        write_atomically(marker, lambda file: file.write(text.encode()))
-        return cls(path)
+        return wanted
 
 
 def _read_settings(marker: Path) -> dict[str, Any]:

@@ -73,11 +73,14 @@ class Region(NamedTuple):
     def shape(self) -> tuple[int, int]:
         """(m, n) of the logical matrix."""
         shape = self.tensor.shape
+        if self.rows == 1 and len(shape) == 2:
+            return shape[0], shape[1]
         return math.prod(shape[: self.rows]), math.prod(shape[self.rows :])
 
     def matrix(self) -> Tensor:
         """Return the entries as a matrix (m, n): a view where the layout allows, or a copy."""
-        return self.tensor.reshape(self.shape)
+        plain = self.rows == 1 and self.tensor.ndim == 2
+        return self.tensor if plain else self.tensor.reshape(self.shape)
 
 
 def split(

@@ -1,0 +1,74 @@
+"""The short way for plain matrices on a CPU: one look at their size, then the method alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from polargrad.linalg.methods import Method
+from polargrad.linalg.preparation import is_plain
+from polargrad.linalg.products import inner
+from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
+
+__all__ = ["factor_and_norm"]
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def factor_and_norm(
+    A: Tensor, method: Method, compute_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor] | None:
+    r"""Return the polar factors U of a stack (B, m, n) and :math:`\langle A, U\rangle`, or None.
+
+    What :func:`polargrad.linalg.polar` gives, to the last bit. There masks keep a matrix that is
+    not finite from its neighbours without a look at it, which are more passes over a small matrix
+    than its factor takes; on a CPU the host may look at the largest entry of each instead.
+
+    None where there is more to do: a matrix that is not finite; another dtype than float32 and
+    float64, another device than a CPU; what is traced or wants a derivative; a method that depends
+    on scale; a converged one in float64, whose norm is corrected for rounding.
+
+    Args:
+        A: shape (B, m, n). Not changed.
+        method: the description of the method.
+        compute_dtype: as for ``polar``.
+
+    Returns:
+        U in the dtype and shape of A, and the inner products, shape (B,); or None.
+
+    Example:
+        >>> from polargrad.linalg import GramEigh
+        >>> U, norm = factor_and_norm(torch.tensor([[[0.0, 2.0], [-3.0, 0.0]]]), GramEigh())
+        >>> U.round() + 0.0, norm
+        (tensor([[[ 0.,  1.],
+                 [-1.,  0.]]]), tensor([5.]))
+    """
+    dtype = A.dtype
+    if dtype not in DTYPES or compute_dtype not in (None, dtype) or A.device.type != "cpu":
+        return None
+    if not method.scale_free or (method.converged and dtype == torch.float64):
+        return None
+    if A.ndim != 3 or not A.numel() or not is_plain(A):
+        return None
+    # As for polar, a square matrix counts as wide.
+    wide = A.shape[-2] <= A.shape[-1]
+    if A.shape[0] > 1:
+        largest = largest_entry(A)
+        if not all(map(math.isfinite, largest.tolist())):
+            return None
+        scaled, exponent = scale_by_power_of_two(A, largest)
+        u = method(scaled.mH if wide else scaled).U
+        u = u.mH if wide else u
+        return u, times_power_of_two(inner(scaled, u).to(dtype), exponent)
+    matrix = A.squeeze(0)
+    greatest = float(matrix.abs().amax())
+    if not math.isfinite(greatest):
+        return None
+    power = math.frexp(greatest)[1]
+    scaled = times_power_of_two(matrix, -power)
+    u = method(scaled.mH if wide else scaled).U
+    u = u.mH if wide else u
+    value = times_power_of_two(inner(scaled, u).to(dtype), power)
+    return u.unsqueeze(0), value.unsqueeze(0)

@@ -1,0 +1,101 @@
+"""The short way on a CPU gives what polar gives, and looks at nothing twice."""
+
+import pytest
+import torch
+from matrices import REAL, conditioned
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import polargrad as pg
+from polargrad.linalg import QDWH, SVD, GramEigh, GramZolotarev, NewtonSchulz, PolarExpress
+from polargrad.linalg.direct import factor_and_norm
+
+METHODS = [
+    GramZolotarev(1, polynomial=9),
+    GramZolotarev(3),
+    GramEigh(polish=0),
+    PolarExpress(steps=5),
+    NewtonSchulz(),
+]
+SHAPES = [(1, 30, 12), (1, 12, 30), (1, 20, 20), (3, 30, 12), (1, 1, 1), (2, 5, 1)]
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations, and those whose result is as large as the matrix."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.all, self.passes = size, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        alias = any(a.alias_info is not None for a in function._schema.returns)
+        written = any(a.alias_info and a.alias_info.is_write for a in function._schema.arguments)
+        if not alias or written:
+            self.all += 1
+            if isinstance(result, torch.Tensor) and result.numel() == self.size:
+                self.passes += 1
+        return result
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("power", [0, 30, 100, -100, -140])
+def test_factor_and_norm_are_those_of_polar_to_the_bit(method, dtype, shape, power):
+    if method.converged and dtype == torch.float64:
+        method = PolarExpress(steps=4, degree=(5, 9, 9, 9))
+    a = conditioned(shape, 50.0, dtype) * 2.0**power
+    a[0, 0] = 0.0 if power == 100 else a[0, 0]
+    found = factor_and_norm(a, method)
+    expected = pg.polar(a, method=method, nonfinite="propagate")
+    assert found is not None
+    assert torch.equal(found[0], expected.U)
+    assert torch.equal(found[1], expected.nuclear_norm)
+
+
+def test_a_zero_matrix_has_the_factor_zero():
+    for count in (1, 2):
+        found = factor_and_norm(torch.zeros(count, 6, 4), METHODS[0])
+        assert found is not None
+        assert not found[0].any()
+        assert not found[1].any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_entry_that_is_not_finite_is_left_to_polar(value, count):
+    a = conditioned((count, 60, 40), 3.0, torch.float32)
+    a[-1, 59, 39] = value
+    assert factor_and_norm(a, METHODS[0]) is None
+
+
+def test_what_it_is_not_for_is_left_to_polar():
+    a = conditioned((1, 6, 4), 3.0, torch.float32)
+    assert factor_and_norm(a.half(), METHODS[0]) is None
+    assert factor_and_norm(a.to("meta"), METHODS[0]) is None
+    assert factor_and_norm(a, PolarExpress(), torch.bfloat16) is None
+    assert factor_and_norm(a[0], METHODS[0]) is None
+    assert factor_and_norm(a[:0], METHODS[0]) is None
+    assert factor_and_norm(a.requires_grad_(), METHODS[0]) is None
+    # A converged norm in float64 is corrected for the rounding of U; one that depends on scale.
+    assert factor_and_norm(a.detach().double(), SVD()) is None
+    scaled = QDWH.reference()
+    assert (factor_and_norm(a.detach(), scaled) is None) == (not scaled.scale_free)
+
+
+def test_passes_over_the_matrix():
+    """Its magnitudes, the scaling, U = A P, and A ∘ U."""
+    a = conditioned((1, 300, 20), 50.0, torch.float32)
+    with Calls(a.numel()) as calls:
+        factor_and_norm(a, GramZolotarev(1, polynomial=9))
+    assert calls.passes == 4
+    with Calls(a.numel()) as general:
+        pg.polar(a, method=GramZolotarev(1, polynomial=9), nonfinite="propagate").nuclear_norm  # noqa: B018
+    assert calls.all <= general.all - 12
+
+
+def test_input_is_left_alone():
+    a = conditioned((1, 30, 12), 50.0, torch.float32)
+    before = a.clone()
+    factor_and_norm(a, METHODS[0])
+    assert torch.equal(a, before)
