@@ -14,6 +14,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,9 +95,14 @@ def run(words: list[str]) -> tuple[str, float, float]:
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    try:
+        printed = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    except BaseException:  # an interruption too: nothing is left to write into the folder
+        process.kill()
+        process.wait()
+        raise
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
     # Linux counts in KiB, macOS in bytes.
@@ -155,6 +161,9 @@ def main() -> None:
         options.folder.mkdir(parents=True, exist_ok=True)
         report(options.folder, options)
     else:
+        # Ended from outside, as by timeout, Python would leave the folder behind.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
         with tempfile.TemporaryDirectory() as folder:
             report(Path(folder), options)
 

@@ -7,6 +7,7 @@ from torch import nn
 
 import polargrad as pg
 from polargrad import optim
+from polargrad.linalg import QDWH
 
 LR = 0.5
 SHAPES = [(6, 4), (4, 6), (5, 5)]
@@ -64,6 +65,11 @@ DEGREES = {
     ),
     "row then polar": (lambda ps: optim.HybridPolarGrad(ps, LR, exponent=2.0), 0.0),
     "one-sided, α = 0": (lambda ps: optim.OneSidedPolarGrad(ps, LR, exponent=0.0), 0.0),
+    # Its bound √(‖·‖₁‖·‖∞) is no power of two times that of a matrix scaled by an odd one.
+    "PolarGrad, published oracle": (
+        lambda ps: pg.PolarGrad(ps, LR, momentum=0.0, method=QDWH.reference()),
+        1.0,
+    ),
     "matrix sign descent": (lambda ps: optim.MatrixSignDescent(ps, LR), 0.0),
     "Muon": (lambda ps: pg.Muon(ps, LR, weight_decay=0.0), 0.0),
     "signSGD": (lambda ps: optim.SignSGD(ps, LR, momentum=0.9), 0.0),
@@ -84,7 +90,7 @@ ITS_SHAPES = {"SOAP": [(5, 5), (4, 4)]}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("power", [-100, -34, 34, 100])
+@pytest.mark.parametrize("power", [-100, -34, -1, 5, 34, 100])
 @pytest.mark.parametrize("name", DEGREES)
 def test_the_step_has_its_degree(name, power, dtype):
     """From 8e-31 to 1e30; powers of two change no bit where the degree is a whole number."""

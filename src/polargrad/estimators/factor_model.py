@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,15 @@ class FactorModel:
             offsets,
             self.column_offsets,
         )
+
+    def astype(self, dtype: np.dtype[Any]) -> FactorModel:
+        """Return the model in another dtype."""
+        offsets = (
+            None if a is None else a.astype(dtype, copy=False)
+            for a in (self.row_offsets, self.column_offsets)
+        )
+        parts = (a.astype(dtype, copy=False) for a in (self.rows, self.columns, self.sizes))
+        return FactorModel(*parts, *offsets)
 
     def balanced(self, smallest: float = 0.0) -> FactorModel:
         """Return the same table with XᵀX = YᵀY = diag(sizes), by the SVD of the product.

@@ -131,14 +131,27 @@ class Observations:
     def minus(self, number: float) -> Observations:
         """Return the same entries with a number taken from each; the indices are shared."""
 
-        def shifted(entries: Entries) -> Entries:
+        taken = self.dtype.type(number)
+        return self._with_data(
+            self.by_rows.matrix.data - taken, self.by_columns.matrix.data - taken
+        )
+
+    def astype(self, dtype: type[np.floating[Any]]) -> Observations:
+        """Return the same entries in another dtype; the indices are shared."""
+        if self.dtype == dtype:
+            return self
+        return self._with_data(
+            self.by_rows.matrix.data.astype(dtype), self.by_columns.matrix.data.astype(dtype)
+        )
+
+    def _with_data(self, by_rows: Values, by_columns: Values) -> Observations:
+        def filled(entries: Entries, data: Values) -> Entries:
             matrix = entries.matrix
-            data = matrix.data - matrix.dtype.type(number)
             return Entries(
                 scipy.sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
             )
 
-        return Observations(shifted(self.by_rows), shifted(self.by_columns))
+        return Observations(filled(self.by_rows, by_rows), filled(self.by_columns, by_columns))
 
     def split(
         self, fraction: float, random: np.random.RandomState
