@@ -30,7 +30,7 @@ from torch.nn import Parameter
 
 import polargrad as pg
 from polargrad.experiments import completion, logistic, quadratic
-from polargrad.experiments.bench_peers import published_qdwh
+from polargrad.experiments.bench.peers import published_qdwh
 from polargrad.experiments.experiment import Experiment
 from polargrad.experiments.oracles import polargrad_options
 from polargrad.experiments.trace import begin

@@ -15,10 +15,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from polargrad.experiments.bench_cases import Case, Shape, Spectrum
-from polargrad.experiments.bench_errors import Oracle
-from polargrad.experiments.bench_peers import muon_quintic, published_qdwh, svd_factor
-from polargrad.experiments.bench_rounds import ratio, time_in_rounds
+from polargrad.experiments.bench.cases import Case, Shape, Spectrum
+from polargrad.experiments.bench.errors import Oracle
+from polargrad.experiments.bench.peers import muon_quintic, published_qdwh, svd_factor
+from polargrad.experiments.bench.rounds import ratio, time_in_rounds
 from polargrad.linalg import label, plan, polar_factor
 
 EXACT = [

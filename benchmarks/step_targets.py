@@ -24,13 +24,13 @@ import os
 import torch
 from torch.nn import Parameter
 
-from polargrad.experiments.bench_cases import Case, Shape, Spectrum
-from polargrad.experiments.bench_errors import Oracle
-from polargrad.experiments.bench_run import threads
-from polargrad.experiments.bench_step import StepCase, StepSettings, measure
-from polargrad.experiments.bench_step_candidates import LR, muon_auto, optimizer_of, polar_grad
-from polargrad.experiments.bench_step_shapes import MODELS
-from polargrad.experiments.bench_tables import Row
+from polargrad.experiments.bench.cases import Case, Shape, Spectrum
+from polargrad.experiments.bench.errors import Oracle
+from polargrad.experiments.bench.run import threads
+from polargrad.experiments.bench.step import StepCase, StepSettings, measure
+from polargrad.experiments.bench.step_candidates import LR, muon_auto, optimizer_of, polar_grad
+from polargrad.experiments.bench.step_shapes import MODELS
+from polargrad.experiments.bench.tables import Row
 
 MODEL = "gpt2-small"
 SPECTRA = (

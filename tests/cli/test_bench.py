@@ -5,9 +5,9 @@ import json
 import pytest
 
 from polargrad.cli import main
-from polargrad.experiments import bench_step_shapes
-from polargrad.experiments.bench_step_candidates import CANDIDATES
-from polargrad.experiments.bench_step_shapes import Block, ModelShapes
+from polargrad.experiments.bench import step_shapes as bench_step_shapes
+from polargrad.experiments.bench.step_candidates import CANDIDATES
+from polargrad.experiments.bench.step_shapes import Block, ModelShapes
 
 
 def test_help_names_both_subjects(capsys):
@@ -63,7 +63,7 @@ def test_errors_are_one_line(words, message, capsys, tmp_path, monkeypatch):
 
 def test_a_small_run_of_polar(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("polargrad.experiments.bench_polar.missing", lambda label: "is away")
+    monkeypatch.setattr("polargrad.experiments.bench.polar.missing", lambda label: "is away")
     words = ["bench", "polar", "--shapes", "6x4", "--spectra", "flat", "--tolerances", "0.2"]
     words += ["--methods", "auto", "svd", "--repetitions", "2", "--calibrate"]
     assert main(words) == 0

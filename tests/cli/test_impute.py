@@ -223,7 +223,7 @@ WRONG = [
     ("data.csv", "1,2\n3\n", "", "data.csv, line 2: 1 cell, where line 1 has 2"),
     ("data.csv", "1,2\n-inf,\n", "", "data.csv, line 2, column 1: '-inf' is infinite"),
     ("data.csv", "é,b\n1,\n", "--encoding ascii", "data.csv, line 1, byte 1 of it: not ascii text"),
-    ("data.csv", TABLE, "--rank 4", "rank must be at most 3 for a table 4 × 3, got 4"),
+    ("data.csv", TABLE, "--rank 4", "rank must be at most 3 for a table of 4 × 3, got 4"),
     ("data.csv", TABLE, "--rank 0", "rank must be at least 1 or auto, got 0"),
     ("data.csv", TABLE, "--regularization -1", "regularization must be at least 0"),
     ("data.csv", TABLE, "--digits 0", "digits must be at least 1, got 0"),

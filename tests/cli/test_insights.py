@@ -5,7 +5,7 @@ from insight_runs import protocol
 
 from polargrad.cli import insights as command
 from polargrad.cli import main
-from polargrad.experiments.insights_protocol import ADAMW, MUON, all_runs
+from polargrad.experiments.insights.protocol import ADAMW, MUON, all_runs
 
 
 def test_help_is_text(capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from polargrad.cli import main
 from polargrad.cli import sensitivity as command
-from polargrad.experiments.sensitivity_protocol import sweep
+from polargrad.experiments.sensitivity.protocol import sweep
 
 
 def shorter(name, *, quick):

@@ -4,9 +4,9 @@ import pytest
 
 from polargrad.cli import main
 from polargrad.cli import theory as command
-from polargrad.experiments import theory
-from polargrad.experiments.theory_checks_descent import one_step_limit
-from polargrad.experiments.theory_form import Extent
+from polargrad.experiments.theory import run as theory
+from polargrad.experiments.theory.checks_descent import one_step_limit
+from polargrad.experiments.theory.form import Extent
 
 TINY = Extent(version="tiny", sizes=(12, 4, 24, 10), share=0.01)
 

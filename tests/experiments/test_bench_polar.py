@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from polargrad.errors import RunFolderError
-from polargrad.experiments.bench_candidates import candidates, parse_method
-from polargrad.experiments.bench_cases import SPECTRA, Case, Shape, Spectrum
-from polargrad.experiments.bench_errors import ERRORS, Oracle
-from polargrad.experiments.bench_peers import muon_quintic, peers, published_qdwh, svd_factor
-from polargrad.experiments.bench_polar import BenchSettings, bench_polar
-from polargrad.experiments.bench_results import calibration, pareto_front, points
-from polargrad.experiments.bench_rounds import quartiles, ratio, time_in_rounds
+from polargrad.experiments.bench.candidates import candidates, parse_method
+from polargrad.experiments.bench.cases import SPECTRA, Case, Shape, Spectrum
+from polargrad.experiments.bench.errors import ERRORS, Oracle
+from polargrad.experiments.bench.peers import muon_quintic, peers, published_qdwh, svd_factor
+from polargrad.experiments.bench.polar import BenchSettings, bench_polar
+from polargrad.experiments.bench.results import calibration, pareto_front, points
+from polargrad.experiments.bench.rounds import quartiles, ratio, time_in_rounds
 from polargrad.linalg import METHODS, QDWH, NewtonSchulz, load_plan_table, plan, polar_factor
 
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench") / "run"
     said = []
     with pytest.MonkeyPatch.context() as patch:  # peers in processes of their own take seconds
-        patch.setattr("polargrad.experiments.bench_polar.missing", lambda label: "is away")
+        patch.setattr("polargrad.experiments.bench.polar.missing", lambda label: "is away")
         rows = bench_polar(out, settings(), calibrate=True, say=said.append)
     return out, rows, said
 
@@ -128,7 +128,7 @@ def test_calibration_takes_the_fastest_that_keeps_the_tolerance():
 
 
 def test_a_missing_peer_is_skipped_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("polargrad.experiments.bench_polar.missing", lambda label: "is away")
+    monkeypatch.setattr("polargrad.experiments.bench.polar.missing", lambda label: "is away")
     rows = bench_polar(tmp_path / "run", settings(shapes=("4x3",), spectra=("flat",)))
     away = [row for row in rows if row["skipped"] == "is away"]
     assert {row["process"] for row in away} == {"separate"}

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from polargrad.experiments import bench_step_candidates, bench_step_shapes
-from polargrad.experiments.bench_rounds import time_in_rounds
-from polargrad.experiments.bench_step import (
+from polargrad.experiments.bench import step_candidates as bench_step_candidates
+from polargrad.experiments.bench import step_shapes as bench_step_shapes
+from polargrad.experiments.bench.rounds import time_in_rounds
+from polargrad.experiments.bench.step import (
     StepCase,
     StepSettings,
     bench_step,
     measure,
 )
-from polargrad.experiments.bench_step_candidates import (
+from polargrad.experiments.bench.step_candidates import (
     CANDIDATES,
     LR,
     MOMENTUM,
@@ -26,9 +27,9 @@ from polargrad.experiments.bench_step_candidates import (
     beside_adamw,
     chosen,
 )
-from polargrad.experiments.bench_step_figure import bar, draw_panel
-from polargrad.experiments.bench_step_results import stages_of, table
-from polargrad.experiments.bench_step_shapes import (
+from polargrad.experiments.bench.step_figure import bar, draw_panel
+from polargrad.experiments.bench.step_results import stages_of, table
+from polargrad.experiments.bench.step_shapes import (
     MODELS,
     SCOPES,
     Block,
@@ -324,7 +325,7 @@ def test_times_of_parts_are_multiplied_and_added(monkeypatch):
     def constant(calls, *, repetitions, budget):
         return {label: [1000.0] * repetitions for label in calls}
 
-    monkeypatch.setattr("polargrad.experiments.bench_step.time_in_rounds", constant)
+    monkeypatch.setattr("polargrad.experiments.bench.step.time_in_rounds", constant)
     for layers, expected in ((1, 6000.0), (2, 1500.0 + 1000.0), (None, 1000.0)):
         found = settings(layers=layers, candidates=("polargrad", "torch-muon"))
         rows = {row["key"]: row for row in measure(StepCase(TOY, "all"), found)}
@@ -343,7 +344,7 @@ def test_all_parts_of_all_candidates_take_turns(monkeypatch):
         ticks = itertools.count()
         return time_in_rounds(logged, **options, clock=lambda: float(next(ticks)))
 
-    monkeypatch.setattr("polargrad.experiments.bench_step.time_in_rounds", spied)
+    monkeypatch.setattr("polargrad.experiments.bench.step.time_in_rounds", spied)
     measure(
         StepCase(TOY, "matrices"),
         settings(layers=1, repetitions=3, budget=1e9, candidates=("polargrad",)),

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from polargrad.experiments import bench_step_profile
-from polargrad.experiments.bench_step_candidates import (
+from polargrad.experiments.bench import step_profile as bench_step_profile
+from polargrad.experiments.bench.step_candidates import (
     muon_auto,
     muon_five_steps,
     optimizer_of,
     polar_grad,
 )
-from polargrad.experiments.bench_step_profile import MARKED, PREFIX, WHOLE, mark, profile_step
+from polargrad.experiments.bench.step_profile import MARKED, PREFIX, WHOLE, mark, profile_step
 
 
 def test_memory_that_is_live_at_once_adds_up():

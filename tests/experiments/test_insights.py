@@ -8,9 +8,8 @@ import pytest
 from insight_runs import SMALL, protocol
 
 from polargrad.errors import RunFolderError
-from polargrad.experiments.insights import run_insights
-from polargrad.experiments.insights_figures import FIGURES
-from polargrad.experiments.insights_protocol import (
+from polargrad.experiments.insights.figures import FIGURES
+from polargrad.experiments.insights.protocol import (
     ADAMW,
     FULL,
     MUON,
@@ -22,8 +21,9 @@ from polargrad.experiments.insights_protocol import (
     InsightsProtocol,
     all_runs,
 )
-from polargrad.experiments.insights_results import InsightsResults
-from polargrad.experiments.insights_training import Training, without_warmup
+from polargrad.experiments.insights.results import InsightsResults
+from polargrad.experiments.insights.run import run_insights
+from polargrad.experiments.insights.training import Training, without_warmup
 from polargrad.language import TrainSettings, train
 from polargrad.language.optimizers import schedule_factor
 from polargrad.records import read_records

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from polargrad.experiments.insights_measures import (
+from polargrad.experiments.insights.measures import (
     MATRICES,
     Spread,
     UpdateProbe,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polargrad.experiments.insights_statistics import (
+from polargrad.experiments.insights.statistics import (
     median,
     partial_rank_correlation,
     rank_correlation,

@@ -8,13 +8,13 @@ from insight_runs import look, made_up, plain, sample
 
 from polargrad.errors import RunFolderError
 from polargrad.experiments.claims import HOLDS_IF
-from polargrad.experiments.insights import judge_insights
-from polargrad.experiments.insights_curvature import START, curvature_verdicts, layers_looked_at
-from polargrad.experiments.insights_instability import instability_verdicts, spikes
-from polargrad.experiments.insights_protocol import ADAM_FAMILIES, FAMILIES
-from polargrad.experiments.insights_results import rise
-from polargrad.experiments.insights_speed import speed_verdicts
-from polargrad.experiments.insights_verdict import (
+from polargrad.experiments.insights.curvature import START, curvature_verdicts, layers_looked_at
+from polargrad.experiments.insights.instability import instability_verdicts, spikes
+from polargrad.experiments.insights.protocol import ADAM_FAMILIES, FAMILIES
+from polargrad.experiments.insights.results import rise
+from polargrad.experiments.insights.run import judge_insights
+from polargrad.experiments.insights.speed import speed_verdicts
+from polargrad.experiments.insights.verdict import (
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
@@ -23,7 +23,7 @@ from polargrad.experiments.insights_verdict import (
     read_insights,
     write_verdicts,
 )
-from polargrad.experiments.insights_warmup import Harm, warmup_verdicts
+from polargrad.experiments.insights.warmup import Harm, warmup_verdicts
 
 STEPS = range(0, 100, 2)
 SPECTRAL = {"muon", "polargrad"}

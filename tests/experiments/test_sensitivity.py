@@ -10,25 +10,25 @@ import torch
 from polargrad.errors import RunFolderError
 from polargrad.experiments.reproduce import EXPERIMENTS
 from polargrad.experiments.runner import one_thread
-from polargrad.experiments.sensitivity import sensitivity
-from polargrad.experiments.sensitivity_figures import Strip, _draw_panel, _scale, edges
-from polargrad.experiments.sensitivity_grid import Grid, Outcome, good_region, rate
-from polargrad.experiments.sensitivity_protocol import (
-    ALL,
-    BOUND,
-    QUICK_GRID,
-    STEP_SECONDS,
-    sweep,
-)
-from polargrad.experiments.sensitivity_results import read_sensitivity, rows_of, table, theory
-from polargrad.experiments.sensitivity_run import (
+from polargrad.experiments.sensitivity.figures import Strip, _draw_panel, _scale, edges
+from polargrad.experiments.sensitivity.grid import Grid, Outcome, good_region, rate
+from polargrad.experiments.sensitivity.lines import (
     LineJob,
     outcome,
     read_tried,
     records_of,
     run_at,
 )
-from polargrad.experiments.sensitivity_tasks import LogisticGap, QuadraticGap
+from polargrad.experiments.sensitivity.protocol import (
+    ALL,
+    BOUND,
+    QUICK_GRID,
+    STEP_SECONDS,
+    sweep,
+)
+from polargrad.experiments.sensitivity.results import read_sensitivity, rows_of, table, theory
+from polargrad.experiments.sensitivity.run import sensitivity
+from polargrad.experiments.sensitivity.tasks import LogisticGap, QuadraticGap
 from polargrad.problems import MatrixLogisticRegression, MatrixQuadraticRegression
 from polargrad.records import read_json, read_records
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from polargrad.experiments.sensitivity_grid import (
+from polargrad.experiments.sensitivity.grid import (
     GOOD,
     Grid,
     Outcome,

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from polargrad.experiments.sensitivity_protocol import ORACLES
-from polargrad.experiments.sensitivity_tasks import CompletionError, LogisticGap, QuadraticGap
-from polargrad.experiments.sensitivity_theory import (
+from polargrad.experiments.sensitivity.protocol import ORACLES
+from polargrad.experiments.sensitivity.tasks import CompletionError, LogisticGap, QuadraticGap
+from polargrad.experiments.sensitivity.theory import (
     Direction,
     balanced_factors,
     direction,
     gain,
     one_step_limit,
 )
-from polargrad.experiments.theory_form import ErrorForm
+from polargrad.experiments.theory.form import ErrorForm
 from polargrad.problems import (
     LowRankCompletion,
     MatrixLogisticRegression,

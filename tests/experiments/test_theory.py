@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from polargrad.errors import RunFolderError
-from polargrad.experiments import theory, theory_checks_stability
 from polargrad.experiments.claims import FAILS, HOLDS, HOLDS_IF
-from polargrad.experiments.theory import markdown, read_checks, run_theory
-from polargrad.experiments.theory_check import Check, Finding, bounded, of, slope, thinned
-from polargrad.experiments.theory_checks_descent import descent, one_step_limit, promised
-from polargrad.experiments.theory_checks_noise import GAUSSIAN, NOISES, SKEWED, gaussian, runs
-from polargrad.experiments.theory_checks_oracles import inexact_oracle
-from polargrad.experiments.theory_checks_plateau import bound, sign_descent
-from polargrad.experiments.theory_checks_rates import rates
-from polargrad.experiments.theory_checks_stability import converges, run, stability_limit
-from polargrad.experiments.theory_checks_updates import METHODS, scale_law
-from polargrad.experiments.theory_form import QUICK, ErrorForm, Extent, Setting, instance
-from polargrad.experiments.theory_oracles import EXACT, PUBLISHED
-from polargrad.experiments.theory_trajectories import conditioned_start, exact_trajectories
+from polargrad.experiments.theory import checks_stability as theory_checks_stability
+from polargrad.experiments.theory import run as theory
+from polargrad.experiments.theory.check import Check, Finding, bounded, of, slope, thinned
+from polargrad.experiments.theory.checks_descent import descent, one_step_limit, promised
+from polargrad.experiments.theory.checks_noise import GAUSSIAN, NOISES, SKEWED, gaussian, runs
+from polargrad.experiments.theory.checks_oracles import inexact_oracle
+from polargrad.experiments.theory.checks_plateau import bound, sign_descent
+from polargrad.experiments.theory.checks_rates import rates
+from polargrad.experiments.theory.checks_stability import converges, run, stability_limit
+from polargrad.experiments.theory.checks_updates import METHODS, scale_law
+from polargrad.experiments.theory.form import QUICK, ErrorForm, Extent, Setting, instance
+from polargrad.experiments.theory.oracles import EXACT, PUBLISHED
+from polargrad.experiments.theory.run import markdown, read_checks, run_theory
+from polargrad.experiments.theory.trajectories import conditioned_start, exact_trajectories
 from polargrad.geometry import taxonomy
 from polargrad.linalg import polar
 from polargrad.problems import MatrixQuadraticRegression

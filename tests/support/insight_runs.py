@@ -3,13 +3,13 @@
 import math
 import random
 
-from polargrad.experiments.insights_protocol import (
+from polargrad.experiments.insights.protocol import (
     FAMILIES,
     InsightRun,
     InsightsProtocol,
     all_runs,
 )
-from polargrad.experiments.insights_results import InsightsResults, InsightTrace
+from polargrad.experiments.insights.results import InsightsResults, InsightTrace
 from polargrad.language import Preset
 
 SMALL = Preset(name="small", layers=1, width=8, feed_forward=16, heads=2, context=8, batch=2)

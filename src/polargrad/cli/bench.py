@@ -8,12 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from polargrad.experiments import bench_polar, bench_step
-from polargrad.experiments.bench_figure import FIGURE as POLAR_FIGURE
-from polargrad.experiments.bench_results import table as polar_table
-from polargrad.experiments.bench_run import CSV, with_changes
-from polargrad.experiments.bench_step_results import FIGURE as STEP_FIGURE
-from polargrad.experiments.bench_step_results import table as step_table
+from polargrad.experiments.bench import polar as bench_polar
+from polargrad.experiments.bench import step as bench_step
+from polargrad.experiments.bench.figure import FIGURE as POLAR_FIGURE
+from polargrad.experiments.bench.results import table as polar_table
+from polargrad.experiments.bench.run import CSV, with_changes
+from polargrad.experiments.bench.step_results import FIGURE as STEP_FIGURE
+from polargrad.experiments.bench.step_results import table as step_table
 
 POLAR, POLAR_QUICK = bench_polar.FULL, bench_polar.QUICK
 STEP, STEP_QUICK = bench_step.FULL, bench_step.QUICK

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from polargrad.experiments.insights import SEEDS, run_insights
-from polargrad.experiments.insights_figures import FIGURES
-from polargrad.experiments.insights_protocol import FULL, QUICK
+from polargrad.experiments.insights.figures import FIGURES
+from polargrad.experiments.insights.protocol import FULL, QUICK
+from polargrad.experiments.insights.run import SEEDS, run_insights
 
 SEEDS_OPTION = tyro.conf.arg(
     metavar="INT...",

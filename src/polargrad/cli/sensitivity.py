@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from polargrad.experiments.reproduce import EXPERIMENTS
-from polargrad.experiments.sensitivity import sensitivity
-from polargrad.experiments.sensitivity_protocol import sweep
-from polargrad.experiments.sensitivity_results import read_sensitivity, table
+from polargrad.experiments.sensitivity.protocol import sweep
+from polargrad.experiments.sensitivity.results import read_sensitivity, table
+from polargrad.experiments.sensitivity.run import sensitivity
 
 ALL = "all"
 EXPERIMENT = tyro.conf.arg(metavar="{" + ",".join([*EXPERIMENTS, ALL]) + "}")

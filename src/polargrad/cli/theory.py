@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from polargrad.experiments.bench_tables import aligned
-from polargrad.experiments.theory import VERDICTS, run_theory
-from polargrad.experiments.theory_check import Check
-from polargrad.experiments.theory_form import FULL, QUICK
+from polargrad.experiments.bench.tables import aligned
+from polargrad.experiments.theory.check import Check
+from polargrad.experiments.theory.form import FULL, QUICK
+from polargrad.experiments.theory.run import VERDICTS, run_theory
 
 OUT = tyro.conf.arg(
     metavar="PATH", help_behavior_hint="(default: runs/theory, with --quick runs/theory-quick)"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from polargrad.errors import RunFolderError
 from polargrad.experiments.claims import Claim, Evidence, judge
-from polargrad.experiments.insights_figures import (
+from polargrad.experiments.insights.figures import (
     CURVATURE_FIGURE,
     INSTABILITY_FIGURE,
     SPEED_FIGURE,
     WARMUP_FIGURE,
 )
-from polargrad.experiments.insights_verdict import read_insights
+from polargrad.experiments.insights.verdict import read_insights
 from polargrad.experiments.report import (
     claims_section,
     commands_section,
@@ -23,8 +23,8 @@ from polargrad.experiments.report import (
 )
 from polargrad.experiments.reproduce import EXPERIMENTS, choose, finished_experiments
 from polargrad.experiments.results import Results
-from polargrad.experiments.sensitivity_results import read_sensitivity
-from polargrad.experiments.theory import read_checks
+from polargrad.experiments.sensitivity.results import read_sensitivity
+from polargrad.experiments.theory.run import read_checks
 from polargrad.records.document import Block, Heading, Paragraph, Picture, Table
 
 REPORT = "report"

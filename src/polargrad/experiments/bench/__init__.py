@@ -1,0 +1,1 @@
+"""Speed and accuracy of polar factors and steps, against peers, as ratios in one run."""

@@ -1,0 +1,1 @@
+"""What the paper says its frame explains, tested on a small language model."""

@@ -1,0 +1,1 @@
+"""Sweeps over learning rates and over the accuracy of the polar factor."""

@@ -1,0 +1,1 @@
+"""The paper's theorems and what follows from them, checked with numbers."""
