@@ -1,7 +1,7 @@
-"""A photograph without 70 % of its pixels: MatrixCompletion, soft-impute, alternating least squares.
+"""A photograph without 70 % of its pixels: MatrixCompletion, soft-impute, least squares in turn.
 
-    python benchmarks/photograph.py [--peers PYTHON ...] [--masks 5] [--fits 12]
-        [--out docs/data/photograph.json] [--figure docs/images/photograph.png]
+    python benchmarks/photograph.py [--peers PYTHON ...] [--masks 0 1 2 3 4] [--fits 12]
+        [--folder FOLDER] [--out docs/data/photograph.json] [--figure docs/images/photograph.png]
 
 The photograph is scikit-learn's china.jpg in grey, 427 × 640, from 0 (black) to 1. Mask k is drawn
 with seed k, and with it the tenth of the observed pixels that is held out, the same for all. Each
@@ -11,12 +11,14 @@ the error on the missing pixels, which no method sees, and the time of all of th
 
 The peers are independent packages, and not all of them can be installed together: --peers takes one
 interpreter or several, and each peer runs in the first that has it. Those that none has are skipped
-with the command that installs them. photograph_peers.py says how each is called.
+with the command that installs them. photograph_peers.py says how each is called. What a method made
+of a mask is kept in --folder, so that a run which was ended goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -34,7 +36,7 @@ from sklearn.datasets import load_sample_image
 from sklearn.exceptions import ConvergenceWarning
 
 from polargrad.estimators import MatrixCompletion
-from polargrad.records import provenance, require, write_json
+from polargrad.records import provenance, require, write_atomically, write_json
 from polargrad.records.figures import COLOURS, STYLE, save_png
 
 MISSING, HELD_OUT = 0.7, 0.1
@@ -52,6 +54,7 @@ PEERS = {  # method → its family, its name in the table, what installs it
     "tensorly": (ALTERNATING, "tensorly", "tensorly"),
 }
 OURS = "MatrixCompletion"
+SAME_PROBLEM = "MatrixCompletion(concavity=0)"
 
 
 @dataclass
@@ -105,7 +108,7 @@ def ours(concavity: dict[str, float]) -> Callable[[dict[str, np.ndarray], int], 
             )
             return np.asarray(model.fit_transform(table))
 
-        return peers.tune(fit, peers.centred, task, fits)
+        return peers.tune(fit, peers.falling, task, fits)
 
     return solve
 
@@ -126,8 +129,8 @@ def in_one_call(task: dict[str, np.ndarray], fits: int) -> dict[str, np.ndarray]
 
 OWN = {
     OURS: ours({}),
-    f"{OURS}(concavity=0)": ours({"concavity": 0.0}),
-    f"{OURS}(), one call": in_one_call,
+    SAME_PROBLEM: ours({"concavity": 0.0}),
+    "MatrixCompletion() in one call": in_one_call,
 }
 
 
@@ -145,9 +148,8 @@ def found_peers(interpreters: list[str], wanted: list[str]) -> dict[str, tuple[s
                 found[method] = (interpreter, asked.stdout.strip().splitlines()[-1])
                 break
         else:
-            say(
-                f"{method} is skipped, no interpreter of --peers has it: pip install {PEERS[method][2]}"
-            )
+            needed = PEERS[method][2]
+            say(f"{method} is skipped, no interpreter of --peers has it: pip install {needed}")
     return found
 
 
@@ -163,8 +165,13 @@ def run_peer(
         if done.returncode != 0:
             say(f"{method} failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
             return None
-        with np.load(result) as file:
-            return dict(file)
+        return loaded(result)
+
+
+def loaded(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 def note(result: Result, solved: dict[str, Any], photograph: np.ndarray, missing: Any) -> None:
@@ -189,21 +196,28 @@ def measure(photograph: np.ndarray, options: argparse.Namespace) -> dict[str, Re
     """All methods on all masks."""
     found = found_peers(options.peers, options.methods)
     results = {name: Result(OURS, name) for name in OWN}
+    if any(PEERS[method][0] == SOFT for method in found):
+        del results[SAME_PROBLEM]  # it stands for the peers where there are none
     for method, (_, version) in found.items():
         family, label, _ = PEERS[method]
         results[method] = Result(family, f"{family}, {label} ({version})")
-    for seed in range(options.masks):
+    for seed in options.masks:
         say(f"mask {seed}")
         task, missing = make_task(photograph, seed)
         for name in list(results):
-            if name in OWN:
+            kept = options.folder and options.folder / f"{name}-{seed}-{options.fits}.npz"
+            if kept and kept.exists():
+                solved = loaded(kept)
+            elif name in OWN:
                 solved = OWN[name](task, options.fits)
             else:
                 solved = run_peer(found[name][0], name, task, options.fits)
             if solved is None:
                 del results[name]
-            else:
-                note(results[name], solved, photograph, missing)
+                continue
+            if kept and not kept.exists():
+                write_atomically(kept, functools.partial(np.savez, **solved))
+            note(results[name], solved, photograph, missing)
     return results
 
 
@@ -213,11 +227,11 @@ def best_of(results: dict[str, Result], family: str) -> Result | None:
     return min(members, key=lambda result: result.mean, default=None)
 
 
-def table_of(results: dict[str, Result]) -> str:
+def table_of(results: dict[str, Result], masks: list[int]) -> str:
     """The results as a Markdown table."""
-    masks = len(results[OURS].runs)
-    numbers = " | ".join(f"mask {k}" for k in range(masks))
-    lines = [f"| method | RMSE, mean | {numbers} | seconds, median |", "|---" * (masks + 3) + "|"]
+    numbers = " | ".join(f"mask {seed}" for seed in masks)
+    rule = "|---" * (len(masks) + 3) + "|"
+    lines = [f"| method | RMSE, mean | {numbers} | seconds, median |", rule]
     for result in results.values():
         errors = " | ".join(f"{error:.4f}" for error in result.errors)
         seconds = statistics.median(run["seconds"] for run in result.runs)
@@ -243,11 +257,11 @@ def verdict(results: dict[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def draw(photograph: np.ndarray, results: dict[str, Result], path: Path) -> None:
+def draw(photograph: np.ndarray, results: dict[str, Result], masks: list[int], path: Path) -> None:
     """The pictures of the first mask with their errors, and the errors of all masks."""
     matplotlib = require("matplotlib", extra="experiments")
     require("matplotlib.figure", extra="experiments")
-    task, missing = make_task(photograph, 0)
+    task, missing = make_task(photograph, masks[0])
     shown = [results[OURS], best_of(results, SOFT), best_of(results, ALTERNATING)]
     kept = [result for result in shown if result is not None]
     pictures = [("photograph", photograph), (f"{1 - missing.mean():.0%} of it", task["observed"])]
@@ -263,9 +277,9 @@ def draw(photograph: np.ndarray, results: dict[str, Result], path: Path) -> None
         for axis in axes[len(pictures) : -1]:
             axis.set_axis_off()
         for k, result in enumerate(kept):
-            axes[-1].plot(result.errors, "o-", color=COLOURS[k], label=result.label)
+            axes[-1].plot(masks, result.errors, "o-", color=COLOURS[k], label=result.label)
         axes[-1].set(xlabel="mask", ylabel="RMSE on the missing pixels")
-        axes[-1].set_xticks(range(len(kept[0].errors)))
+        axes[-1].set_xticks(masks)
         axes[-1].legend(loc="best")
     save_png(figure, path)
 
@@ -280,17 +294,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", nargs="+", default=[sys.executable], metavar="PYTHON")
     parser.add_argument("--methods", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--masks", type=int, default=5)
+    parser.add_argument("--masks", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--fits", type=int, default=12)
+    parser.add_argument("--folder", type=Path, help="where results are kept and looked for")
     parser.add_argument("--out", type=Path, help="the record, as JSON")
     parser.add_argument("--figure", type=Path, help="the pictures, as PNG")
     options = parser.parse_args()
-    if options.masks < 1 or options.fits < 1:
-        raise SystemExit("--masks and --fits must be at least 1")
+    if min(options.masks) < 0 or options.fits < 1:
+        raise SystemExit("--masks must be at least 0 and --fits at least 1")
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", ConvergenceWarning)  # of candidates; their error is what counts
     photograph = load_sample_image("china.jpg").mean(axis=2) / 255
     results = measure(photograph, options)
-    print(f"{table_of(results)}\n\n{verdict(results)}")
+    print(f"{table_of(results, options.masks)}\n\n{verdict(results)}")
     if options.out is not None:
         record = {
             "photograph": "china.jpg of scikit-learn, grey",
@@ -307,7 +324,7 @@ def main() -> None:
         }
         write_json(options.out, record)
     if options.figure is not None:
-        draw(photograph, results, options.figure)
+        draw(photograph, results, options.masks, options.figure)
 
 
 if __name__ == "__main__":

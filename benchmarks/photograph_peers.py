@@ -36,19 +36,10 @@ def offsets(table: np.ndarray) -> np.ndarray:
     return rows + columns
 
 
-def largest(table: np.ndarray) -> float:
-    """The largest singular value of what is observed, with 0 in the gaps."""
-    return float(np.linalg.norm(np.nan_to_num(table), 2))
-
-
 def falling(table: np.ndarray, fits: int) -> list[Candidate]:
-    """λ from the largest useful one down."""
-    return [(largest(table) * STEP**k,) for k in range(1, fits + 1)]
-
-
-def centred(table: np.ndarray, fits: int) -> list[Candidate]:
-    """The same for a table whose offsets are taken off first."""
-    return falling(table - offsets(table), fits)
+    """λ from the largest singular value of what its offsets leave of the table, 0 in the gaps."""
+    largest = float(np.linalg.norm(np.nan_to_num(table - offsets(table)), 2))
+    return [(largest * STEP**k,) for k in range(1, fits + 1)]
 
 
 def pairs(weights: tuple[float, ...]) -> Callable[[np.ndarray, int], list[Candidate]]:
@@ -143,9 +134,9 @@ def tensorly(table: np.ndarray, candidate: Candidate) -> np.ndarray:
 # method → (package, how it is fitted, its candidates). The regularisations of alternating least
 # squares are in the unit of each package, and were chosen so that the best lies inside.
 METHODS: dict[str, tuple[str, Callable[..., np.ndarray], Callable[..., list[Candidate]]]] = {
-    "fancyimpute": ("fancyimpute", fancyimpute, centred),
+    "fancyimpute": ("fancyimpute", fancyimpute, falling),
     "fancyimpute-raw": ("fancyimpute", fancyimpute_raw, falling),
-    "qolmat": ("qolmat", qolmat, centred),
+    "qolmat": ("qolmat", qolmat, falling),
     "cmfrec": ("cmfrec", cmfrec, pairs((0.7, 1.0, 1.4))),
     "lenskit": ("lenskit", lenskit, pairs((0.006, 0.0085, 0.012))),
     "tensorly": ("tensorly", tensorly, pairs((0.7, 1.0, 1.4))),

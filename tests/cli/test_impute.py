@@ -234,7 +234,7 @@ WRONG = [
     ("data.csv", TRIPLES, "--index", "index is for tables"),
     ("data.csv", TRIPLES, "--shape 4", "shape must be ROWSxCOLUMNS, such as 100x20, got '4'"),
     ("data.csv", TRIPLES, "--shape 2x2", "data.csv, line 2: row 'a' is not an integer"),
-    ("data.csv", TRIPLES, "--rank 3", "rank must be at most 2 for a table 2 × 2, got 3"),
+    ("data.csv", TRIPLES, "--rank 3", "rank must be at most 2 for a table of 2 × 2, got 3"),
     ("data.csv", TRIPLES + "a,x,4\n", "", "data.csv: row 'a', column 'x' stands twice, on lines 2"),
     ("data.csv", TRIPLES + "c,x,\n", "", "data.csv, line 6: row 'c' has no value at all"),
     ("data.csv", TRIPLES + "c,x,z\n", "", "data.csv, line 6, column 3: 'z' is not a number"),

@@ -152,16 +152,18 @@ def test_what_is_not_finite_does_not_agree():
         assert not compared.agrees
 
 
-def test_chaotic_runs_are_compared_by_their_order_of_magnitude():
+def test_chaotic_runs_are_compared_as_far_as_rounding_leaves_them():
     for name, runs in CHAOTIC.items():
-        for run, first in runs.items():
+        for run, (first, ratio) in runs.items():
             published = TRACES[name][run]
             assert str(first) in published  # no earlier than needed
-            values = {step: 1.9 * value for step, value in published.items()}
-            for c in comparisons(constant(name, {run: values})):
-                late = c.step >= first or c.step > 1000
-                assert c.allowed == (2.0 if late else 1.02 if c.step <= 100 else 1.05)
-                assert c.agrees is (late or not c.resolved)
+            for factor in (0.99 * ratio, 1.01 / ratio, 1.01 * ratio):
+                values = {step: factor * value for step, value in published.items()}
+                for c in comparisons(constant(name, {run: values})):
+                    near = 1.02 if c.step <= 100 else 1.05
+                    assert c.allowed == (ratio if c.step >= first else near)
+                    within = c.step >= first and factor < ratio
+                    assert c.agrees is (within or not c.resolved)
 
 
 def test_below_the_resolution_nothing_but_being_there_is_compared():

@@ -167,6 +167,12 @@ def test_agreement_with_the_published_code_is_counted():
     assert [row[1] for row in table.rows] == ["10", "100", "1000"]
 
 
+def test_what_counts_as_agreement_is_said():
+    (first, *_), last = compared(3.0)[1].rows, compared(3.0)[1].rows[-1]
+    assert (first[1], first[5]) == ("0", "2%")
+    assert (last[1], last[4], last[5]) == ("4000", "+200.00%", "a factor of 2")
+
+
 def test_disagreement_is_shown_first():
     blocks, table = compared(1.03)
     assert "5 of 9 values of seed 42 agree" in blocks[-2].text

@@ -242,3 +242,22 @@ def test_refuses_a_direction_of_another_shape(method):
     directions = [torch.ones(3, 2), torch.ones(2, 3)][-1 if method == "step_curvature" else 0 :]
     with pytest.raises(ValueError, match=r"shape \(2, 3\), but this problem needs \(3, 2\)"):
         getattr(problem, method)(*directions)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_spectral_smoothness_is_the_largest_curvature_of_a_unit_direction(sizes):
+    """No isometry has a larger ‖A D B‖², and the one of paired singular vectors attains it."""
+    problem = problem_of(sizes)
+    bound = problem.spectral_smoothness
+    _, _, Vh = torch.linalg.svd(problem.A)
+    P, _, _ = torch.linalg.svd(problem.B)
+    rank = min(problem.shape)
+    best = Vh[:rank].mT @ P[:, :rank].mT
+    assert float(problem.step_curvature(best)) == pytest.approx(bound, rel=1e-12)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(50):
+        G = torch.randn(problem.shape, generator=generator, dtype=torch.float64)
+        W, _, Zh = torch.linalg.svd(G, full_matrices=False)
+        assert float(problem.step_curvature(W @ Zh)) <= bound * (1 + 1e-12)
+    assert problem.smoothness <= bound * (1 + 1e-12)
+    assert bound <= rank * problem.smoothness * (1 + 1e-12)

@@ -179,7 +179,7 @@ def _for_comparison(observations: Observations) -> Observations:
 
 
 def _losing(held_out: Observations, best: float) -> Callable[[FactorModel], bool]:
-    """Watch a fit; it ends where its held-out error is above the best and rises, ``RISES`` times."""
+    """Watch a fit; it ends when its error is above the best and rose ``RISES`` times in a row."""
     errors: list[float] = []
 
     def watch(model: FactorModel) -> bool:

@@ -11,21 +11,28 @@ from typing import Any
 
 from polargrad.experiments.results import Results
 
-# Where the order of additions decides, and only the order of magnitude can be compared: from these
-# steps on within a factor of 2.
-# - 6.1 polargrad-decay begins beyond its stability limit: in the steepest directions differences of
-#   rounding grow until the falling rate is below the limit.
-# - 6.1 adam and adam-decay: near the optimum Adam's step is a ratio of two small averages; it
-#   swings, and with a constant rate the gap grows again from 6 to 5e4.
-# - 6.3 adam and adam-decay: the same, below an error of 1e-7, and with decay where it arrives at
-#   the resolution of float32.
-CHAOTIC: dict[str, dict[str, int]] = {
-    "quadratic": {"polargrad-decay": 100, "adam": 500, "adam-decay": 500},
+# Where rounding decides: from which step on, and up to which ratio to the published value agreement
+# reaches. In brackets the ratios of three runs of ours, of which two began at a start that was
+# changed by one rounding in every entry. All others stayed within 2 % to step 100, 5 % to step 1000
+# and a factor of 2 after that, those of 6.2 within 0.01 %.
+# - 6.1 polargrad-decay (0.95 at 50, 0.75 to 1.34 at 100) begins beyond its stability limit: in the
+#   steepest directions rounding grows until the falling rate is below the limit.
+# - 6.1 muon-qdwh-decay (0.94 to 1.01), 6.3 muon-qdwh (0.5 to 1.6) and muon-qdwh-decay (0.7 to 2.3):
+#   near the plateau U turns from step to step.
+# - 6.1 adam (0.3 to 2.3), adam-decay (0.02 to 7.4) and 6.3 adam (0.5 to 5): near the optimum Adam's
+#   step is a ratio of two small averages, and the gap swings over orders of magnitude.
+CHAOTIC: dict[str, dict[str, tuple[int, float]]] = {
+    "quadratic": {
+        "polargrad-decay": (50, 2.0),
+        "muon-qdwh-decay": (1000, 2.0),
+        "adam": (500, 5.0),
+        "adam-decay": (500, 100.0),
+    },
     "logistic": {},
-    "completion": {"adam": 200, "adam-decay": 500},
+    "completion": {"muon-qdwh": (500, 4.0), "muon-qdwh-decay": (500, 4.0), "adam": (200, 10.0)},
 }
-# Above the gap (7e-8) and the error (2e-13) at which float32 runs come to rest at the optimum: below
-# it nothing is compared but that both are there. 6.2 does not come near its optimum.
+# Above the gap (7e-8) and the error (2e-13) where float32 runs come to rest at the optimum: below it
+# nothing is compared but that both are there. 6.2 does not come near its optimum.
 RESOLUTION = {"quadratic": 1e-6, "logistic": 0.0, "completion": 1e-12}
 
 
@@ -82,7 +89,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
     The published code was run on one seed, with its settings of today and its own oracle; results
     of another seed, era or oracle have none. Agreement is within 2 % up to step 100, 5 % up to step
-    1000, a factor of 2 beyond that and where rounding decides (:data:`CHAOTIC`).
+    1000 and a factor of 2 beyond that, or as far as rounding leaves a value (:data:`CHAOTIC`).
     """
     traces = published_traces()
     experiment = results.settings["experiment"]
@@ -103,9 +110,8 @@ def comparisons(results: Results) -> list[Comparison]:
 def _compare(
     experiment: str, run: str, label: str, step: int, published: float, ours: float
 ) -> Comparison:
-    if step >= CHAOTIC[experiment].get(run, math.inf) or step > 1000:
-        allowed = 2.0
-    else:
-        allowed = 1.02 if step <= 100 else 1.05
+    first, ratio = CHAOTIC[experiment].get(run, (math.inf, 1.0))
+    regular = 1.02 if step <= 100 else 1.05 if step <= 1000 else 2.0
+    allowed = ratio if step >= first else regular
     resolved = max(published, ours) > RESOLUTION[experiment]
     return Comparison(run, label, step, published, ours, allowed, resolved)

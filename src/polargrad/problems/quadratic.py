@@ -172,15 +172,20 @@ class MatrixQuadraticRegression(BilinearProblem):
         return (self.A.double(), self.B.double(), self.C.double())
 
     @cached_property
+    def _singular_values(self) -> tuple[Tensor, Tensor]:
+        """The singular values of A and of B in float64, from the largest."""
+        A, B, _ = self._double
+        return torch.linalg.svdvals(A), torch.linalg.svdvals(B)
+
+    @property
     def _extreme_eigenvalues(self) -> tuple[float, float]:
         """The smallest and the largest eigenvalue of the Hessian."""
-        A, B, _ = self._double
         smallest = largest = 1.0
-        for tall in (A, B.mT):  # both tall when the problem is strongly convex
-            singular_values = torch.linalg.svdvals(tall)
+        # Both tall when the problem is strongly convex.
+        for tall, values in zip((self.A, self.B.mT), self._singular_values, strict=True):
             full = tall.shape[0] >= tall.shape[1]
-            smallest *= singular_values[-1].item() ** 2 if full else 0.0
-            largest *= singular_values[0].item() ** 2
+            smallest *= values[-1].item() ** 2 if full else 0.0
+            largest *= values[0].item() ** 2
         return smallest, largest
 
     @property
@@ -192,6 +197,22 @@ class MatrixQuadraticRegression(BilinearProblem):
     def strong_convexity(self) -> float:
         """μ, the smallest eigenvalue of the Hessian; 0 where p < m or n > q."""
         return self._extreme_eigenvalues[0]
+
+    @property
+    def spectral_smoothness(self) -> float:
+        r"""L_op, the smoothness of f in the spectral norm.
+
+        .. math:: L_{\rm op} = \max_{\|D\|_2 \le 1} \|A D B\|_F^2
+                  = \sum_i \sigma_i(A)^2 \sigma_i(B)^2, \qquad
+                  L \le L_{\rm op} \le L \min(m, n)
+
+        both in descending order: a convex form is largest at an isometry, von Neumann's trace
+        inequality bounds it there, and paired singular vectors attain it. PolarGrad with an exact
+        polar factor decreases f at every X if its learning rate is below :math:`2 / L_{\rm op}`.
+        """
+        left, right = self._singular_values
+        paired = min(*self.shape, len(left), len(right))
+        return float((left[:paired] * right[:paired]).square().sum())
 
     @cached_property
     def _minimiser(self) -> Tensor:

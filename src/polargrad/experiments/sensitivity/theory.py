@@ -26,7 +26,6 @@ from torch import Tensor
 from polargrad.experiments.experiment import Run
 from polargrad.experiments.sensitivity.protocol import GRADIENT_DESCENT, ORACLES, Line, Sweep
 from polargrad.experiments.task import Task
-from polargrad.experiments.theory.form import ErrorForm
 from polargrad.experiments.trace import begin
 from polargrad.linalg import polar
 from polargrad.problems import (
@@ -139,8 +138,8 @@ def constant(task: Task, line: Line) -> dict[str, Any]:
         largest = problem.curvature(*balanced_factors(problem)).largest
         return {"constant": 2.0 / largest, "formula": "2/λ₁(∇²f) at the balanced solution"}
     if isinstance(problem, MatrixQuadraticRegression):
-        form = ErrorForm.of(problem, task.start[0])
-        return {"constant": form.stability_limit, "formula": "2/Σσᵢ(A)²σᵢ(B)²"}
+        limit = 2.0 / problem.spectral_smoothness
+        return {"constant": limit, "formula": "2/Σσᵢ(A)²σᵢ(B)²"}
     return {"constant": None, "formula": None}
 
 

@@ -58,15 +58,13 @@ class ErrorForm:
             (16.0, 32.0)
         """
         A, B = problem.A.double(), problem.B.double()
-        squares = torch.linalg.svdvals(A).square(), torch.linalg.svdvals(B).square()
-        paired = min(*problem.shape, *(len(values) for values in squares))
         return cls(
             left=A.mT @ A,
             right=B @ B.mT,
             start=start.double() - problem.solution(),
             smoothness=problem.smoothness,
             strong_convexity=problem.strong_convexity,
-            spectral_smoothness=(squares[0][:paired] * squares[1][:paired]).sum().item(),
+            spectral_smoothness=problem.spectral_smoothness,
         )
 
     @property
