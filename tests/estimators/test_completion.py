@@ -8,7 +8,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-from polargrad.estimators import MatrixCompletion
+from polargrad.estimators import MatrixCompletion, completion_choice
 
 NAN = np.nan
 
@@ -176,6 +176,47 @@ def test_the_path_ends_early_or_goes_on():
     k = len(stopped.validation_error_)
     np.testing.assert_array_equal(whole.validation_error_[:k], stopped.validation_error_)
     assert (np.diff([strength for _, strength in whole.validation_path_]) < 0).all()
+
+
+def test_a_candidate_that_loses_is_given_up_and_changes_no_choice(monkeypatch, capsys):
+    _, M, _ = low_rank(80, 60, 2, 0.3, noise=1.0)
+    models, sweeps = [], []
+    for rises in (completion_choice.RISES, 10**6):
+        monkeypatch.setattr(completion_choice, "RISES", rises)
+        models.append(MatrixCompletion(20, concavity=0.5, random_state=0, verbose=1).fit(M))
+        told = capsys.readouterr().out.splitlines()
+        sweeps.append([int(line.split(" sweeps")[0].split()[-1]) for line in told])
+    assert sum(sweeps[0]) < 0.75 * sum(sweeps[1])
+    assert models[0].regularization_ == models[1].regularization_
+    np.testing.assert_array_equal(models[0].reconstruct(), models[1].reconstruct())
+
+
+def test_candidates_compared_in_float32_are_those_of_float64(monkeypatch):
+    """The choice is the same; what is fitted to all entries in float64 agrees to ``tol``."""
+    _, M, _ = low_rank(60, 50, 3, 0.5, noise=0.5)
+    options = {"rank": 6, "random_state": 0, "tol": 1e-8, "max_iter": 500}
+    single = MatrixCompletion(**options).fit(M)
+    monkeypatch.setattr(completion_choice, "SINGLE_RANGE", (np.inf, np.inf))
+    double = MatrixCompletion(**options).fit(M)
+    assert len(single.validation_path_) == len(double.validation_path_)
+    np.testing.assert_allclose(single.validation_error_, double.validation_error_, rtol=1e-4)
+    np.testing.assert_allclose(single.regularization_, double.regularization_, rtol=1e-5)
+    found, true = single.reconstruct(), double.reconstruct()
+    assert found.dtype == true.dtype == np.float64
+    assert np.linalg.norm(found - true) <= 1e-5 * np.linalg.norm(true)
+
+
+@pytest.mark.parametrize("exponent", [-400, -30, 30, 400])
+def test_the_unit_of_the_table_does_not_matter_to_the_choice(exponent):
+    """Beyond float32's range too, where squares of the entries would overflow or vanish."""
+    _, M, _ = low_rank(60, 50, 3, 0.5, noise=0.5)
+    options = {"rank": 6, "random_state": 0, "bias": False}
+    one = MatrixCompletion(**options).fit(M)
+    unit = 2.0**exponent
+    other = MatrixCompletion(**options).fit(unit * M)
+    np.testing.assert_allclose(other.regularization_ / unit, one.regularization_, rtol=1e-5)
+    difference = np.linalg.norm(other.reconstruct() / unit - one.reconstruct())
+    assert difference <= 1e-3 * np.linalg.norm(one.reconstruct())
 
 
 def test_the_rank_is_chosen_at_a_given_regularisation():

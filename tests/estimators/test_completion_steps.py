@@ -14,6 +14,7 @@ from polargrad.estimators.observations import Observations, check_no_duplicates,
 from polargrad.estimators.shrinkage import Shrinkage
 
 EPS = np.finfo(np.float64).eps
+EPS_SINGLE = np.finfo(np.float32).eps
 
 
 def table(m, n, fraction=0.5, rank=3, seed=0, noise=0.3):
@@ -221,6 +222,19 @@ def test_entries_are_split_without_loss():
         np.testing.assert_array_equal(
             part.by_rows.matrix.toarray().T, part.by_columns.matrix.toarray()
         )
+
+
+def test_another_dtype_shares_the_places():
+    _, observations = table(12, 9)
+    single = observations.astype(np.float32)
+    assert observations.astype(np.float64) is observations
+    for before, after in (
+        (observations.by_rows.matrix, single.by_rows.matrix),
+        (observations.by_columns.matrix, single.by_columns.matrix),
+    ):
+        assert after.dtype == np.float32
+        assert np.shares_memory(before.indices, after.indices)
+        np.testing.assert_allclose(after.data, before.data, rtol=EPS_SINGLE)
 
 
 def test_the_smallest_split_has_an_entry_on_both_sides():

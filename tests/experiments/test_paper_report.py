@@ -5,7 +5,7 @@ from pages import check_page
 from small_experiments import ADAM, POLARGRAD, small
 
 from polargrad.errors import RunFolderError
-from polargrad.experiments.paper_report import TITLE, write_paper_report
+from polargrad.experiments.paper_report import TITLE, Sources, write_paper_report
 from polargrad.experiments.reproduce import EXPERIMENTS, reproduce
 
 SECTIONS = {"quadratic": "6.1", "logistic": "6.2", "completion": "6.3"}
@@ -38,7 +38,7 @@ def experiments(monkeypatch):
 def write(out, experiments, names, seeds=(42,), **options):
     chosen = [experiments[name](**options) for name in names]
     reproduce(out, chosen, seeds=seeds, workers=1)
-    page = write_paper_report(out)
+    page = write_paper_report(out, Sources(reproduce=out))
     assert page == out / "report.html"
     return page.read_text(encoding="utf-8"), (out / "report.md").read_text(encoding="utf-8")
 
@@ -76,5 +76,26 @@ def test_what_was_not_run_is_not_tested(tmp_path, experiments):
 
 def test_a_folder_without_an_experiment_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="holds no finished experiment"):
-        write_paper_report(tmp_path)
+        write_paper_report(tmp_path, Sources(reproduce=tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quick_version_says_what_it_is(tmp_path, experiments):
+    page, _ = write(tmp_path / "quick", experiments, ["quadratic"], quick=True)
+    assert "This is the quick version" in page
+    page, _ = write(tmp_path / "full", experiments, ["quadratic"])
+    assert "quick version" not in page
+
+
+def test_parts_that_were_not_run_are_left_out_and_their_commands_named(tmp_path, experiments):
+    """An empty folder of another command is as good as none; the report may stand elsewhere."""
+    runs = tmp_path / "runs"
+    reproduce(runs, [experiments["quadratic"]()], seeds=(42,), workers=1)
+    sources = Sources(runs, tmp_path / "theory", tmp_path / "sensitivity", tmp_path / "insights")
+    (tmp_path / "docs").mkdir()
+    page = write_paper_report(tmp_path / "docs", sources)
+    check_page(page.read_text(encoding="utf-8"))
+    text = page.with_suffix(".md").read_text(encoding="utf-8")
+    assert "## Theory" not in text
+    assert "polargrad theory\n" in text
+    assert not (runs / "report.html").exists()

@@ -10,13 +10,13 @@ from typing import Annotated
 import tyro
 
 from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS
+from polargrad.experiments.folders import check_seeds
 from polargrad.experiments.oracles import ORACLES
 from polargrad.experiments.paper_report import REPORT, Sources, write_paper_report
 from polargrad.experiments.published import comparisons
 from polargrad.experiments.reproduce import (
     EXPERIMENTS,
     Reproduction,
-    check_seeds,
     choose,
     reproduce,
 )

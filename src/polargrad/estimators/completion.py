@@ -58,7 +58,7 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  
 
     A row without an observed entry is filled with μ + b_j, a column with μ + a_i, where ``bias``
     is off with 0, and a warning names them. float32 tables are fitted in float32, others in
-    float64.
+    float64; candidates are compared in float32 where its range allows it.
 
     Args:
         rank: r, the most components; from 1 to the smaller side. ``"auto"``: up to 100 as far as λ
@@ -76,7 +76,8 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  
         tol: a fit ends when a sweep changes the table by less than this, relative to its norm;
             fits that are only compared end at five times as much.
         early_stopping: where rank or λ is chosen, whether to end after two candidates without a
-            smaller held-out error; else, whether the held-out error chooses the number of sweeps.
+            smaller held-out error, and each that is above the smallest where it keeps rising;
+            else, whether the held-out error chooses the number of sweeps.
         validation_fraction: which part of the observed entries is held out for either purpose.
         random_state: the seed of the held-out entries and of the randomised SVD.
         verbose: 1 prints a line for each candidate, or each sweep where those are chosen.

@@ -176,13 +176,10 @@ def _insights(folder: Path) -> tuple[list[Claim], list[Block]]:
 
 def _commands(found: dict[str, Results], sources: Sources) -> dict[str, str]:
     """What makes each part again."""
-    commands = {
-        results.settings["title"]: f"polargrad reproduce {name}{_options(results)}"
-        for name, results in found.items()
-    }
-    if set(found) == set(EXPERIMENTS):
-        options = _options(next(iter(found.values())))
-        commands = {"all experiments": f"polargrad reproduce all{options}"} | commands
+    commands = {results.settings["title"]: results.command for results in found.values()}
+    options = {results.options for results in found.values()}
+    if set(found) == set(EXPERIMENTS) and len(options) == 1:
+        commands = {"all experiments": f"polargrad reproduce all{options.pop()}"} | commands
     more = {
         "the theory": (sources.theory, "polargrad theory"),
         "the learning rates": (sources.sensitivity, "polargrad sensitivity all"),
@@ -190,12 +187,3 @@ def _commands(found: dict[str, Results], sources: Sources) -> dict[str, str]:
     }
     commands |= {what: command for what, (folder, command) in more.items() if folder is not None}
     return commands
-
-
-def _options(results: Results) -> str:
-    """The options that are not the default."""
-    settings = results.settings
-    words = ["--quick"] if settings["version"] == "quick" else []
-    words += ["--era", settings["era"]] if settings["era"] != "reference" else []
-    words += ["--oracle", settings["oracle"]] if settings["oracle"] != "published" else []
-    return "".join(f" {word}" for word in words)

@@ -31,8 +31,8 @@ CHAOTIC: dict[str, dict[str, tuple[int, float]]] = {
     "logistic": {},
     "completion": {"muon-qdwh": (500, 4.0), "muon-qdwh-decay": (500, 4.0), "adam": (200, 10.0)},
 }
-# Above the gap (7e-8) and the error (2e-13) where float32 runs come to rest at the optimum: below it
-# nothing is compared but that both are there. 6.2 does not come near its optimum.
+# Above the gap (7e-8) and the error (2e-13) where float32 runs come to rest at the optimum: below
+# it nothing is compared but that both are there. 6.2 does not come near its optimum.
 RESOLUTION = {"quadratic": 1e-6, "logistic": 0.0, "completion": 1e-12}
 
 

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from polargrad.errors import RunFolderError
 from polargrad.experiments.completion import completion
 from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS, Experiment
 from polargrad.experiments.figures import draw_all, figure_file
+from polargrad.experiments.folders import add_session, at_work_in, check_seeds, number_of_workers
 from polargrad.experiments.logistic import logistic
 from polargrad.experiments.oracles import ORACLES
 from polargrad.experiments.quadratic import quadratic
-from polargrad.experiments.results import CONSTANTS, PROVENANCE, SUMMARY, TIMING, Results
+from polargrad.experiments.results import CONSTANTS, SUMMARY, TIMING, Results
 from polargrad.experiments.runner import execute_all, jobs_left
 from polargrad.experiments.timing import time_steps
-from polargrad.records import RunFolder, exclusive, provenance, read_json, write_json
-from polargrad.records.run_folder import SETTINGS
+from polargrad.records import read_json, write_json
 
 EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
     "quadratic": quadratic,
     "logistic": logistic,
     "completion": completion,
 }
-# torch's CPU generator takes 32 bits of a seed: two larger ones could be the same data.
-SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -90,28 +84,20 @@ def reproduce(
             nothing is changed then.
     """
     check_seeds(seeds)
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    with contextlib.ExitStack() as locks:
-        for experiment in experiments:
-            locks.enter_context(exclusive(out / experiment.name))
-        return _reproduce(out, experiments, seeds, workers, overwrite)
+    workers = number_of_workers(workers)
+    folders = {e.name: out / e.name for e in experiments}
+    settings = {folders[e.name]: e.as_data() for e in experiments}
+    with at_work_in(settings, overwrite=overwrite):
+        return _reproduce(experiments, folders, seeds, workers)
 
 
 def _reproduce(
-    out: Path,
     experiments: Sequence[Experiment],
+    folders: dict[str, Path],
     seeds: Sequence[int],
     workers: int,
-    overwrite: bool,
 ) -> Reproduction:
     """The work of :func:`reproduce`, with no other process in the folders."""
-    for experiment in experiments:  # all before any: a refusal must leave the others as they are
-        folder = out / experiment.name
-        there = (folder / SETTINGS).exists() and not overwrite
-        RunFolder.check(folder, experiment.as_data(), resume=there, overwrite=overwrite)
-    folders = {e.name: claim(out / e.name, e, overwrite=overwrite) for e in experiments}
     jobs = [job for e in experiments for job in jobs_left(e, folders[e.name], seeds)]
     if jobs:
         for name in {job.experiment.name for job in jobs}:
@@ -121,37 +107,6 @@ def _reproduce(
         ran = any(job.experiment is experiment for job in jobs)
         _conclude(experiment, folders[experiment.name], seeds, again=ran)
     return Reproduction(len(jobs), folders)
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless the seeds are some, different, and in range."""
-    for seed in seeds:
-        if not 0 <= seed < SEEDS:
-            raise ValueError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be at least one, each once, got {list(seeds)}")
-
-
-def claim(folder: Path, experiment: Experiment, *, overwrite: bool = False) -> Path:
-    """Take the folder for the experiment, with whatever of it is there already."""
-    return claim_folder(folder, experiment.as_data(), overwrite=overwrite)
-
-
-def claim_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Path:
-    """Take the folder for what has these settings, with whatever of it is there already."""
-    if overwrite and (folder / SETTINGS).exists():
-        # `claim` alone would keep a folder of the same settings as it is.
-        RunFolder.claim(folder, {"deleted": True}, overwrite=True)
-        shutil.rmtree(folder)
-    there = (folder / SETTINGS).exists()
-    return RunFolder.claim(folder, settings, resume=there).path
-
-
-def add_session(folder: Path) -> None:
-    """Append where and when to the sessions that made the folder."""
-    path = folder / PROVENANCE
-    sessions = read_json(path)["sessions"] if path.exists() else []
-    write_json(path, {"sessions": [*sessions, provenance()]})
 
 
 def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, again: bool) -> None:

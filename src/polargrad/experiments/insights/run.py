@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from polargrad.experiments.folders import add_session, at_work_in, check_seeds, number_of_workers
 from polargrad.experiments.insights.curvature import curvature_verdicts
 from polargrad.experiments.insights.figures import FIGURES, draw_insights
 from polargrad.experiments.insights.instability import instability_verdicts
@@ -23,12 +22,9 @@ from polargrad.experiments.insights.verdict import (
     write_verdicts,
 )
 from polargrad.experiments.insights.warmup import warmup_verdicts
-from polargrad.experiments.reproduce import check_seeds
-from polargrad.experiments.results import PROVENANCE
 from polargrad.experiments.runner import execute_all, records_of
 from polargrad.experiments.trace import is_finished
-from polargrad.records import RecordWriter, RunFolder, provenance, read_json, require, write_json
-from polargrad.records.run_folder import SETTINGS
+from polargrad.records import RecordWriter, require
 
 SEEDS = (0, 1, 2)
 
@@ -104,13 +100,23 @@ def run_insights(
         MissingExtraError: if transformers, matplotlib or tqdm is missing.
     """
     check_seeds(seeds)
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    workers = number_of_workers(workers)
     for module in ("matplotlib", "tqdm", "transformers"):
         require(module, extra="language")
     corpus = cached_corpus(data)
-    folder = _claim(out, {**protocol.as_data(), "corpus": corpus.digest}, overwrite=overwrite)
+    settings = {out: {**protocol.as_data(), "corpus": corpus.digest}}
+    with at_work_in(settings, overwrite=overwrite):
+        return _run(out, protocol, seeds, data, workers)
+
+
+def _run(
+    folder: Path,
+    protocol: InsightsProtocol,
+    seeds: Sequence[int],
+    data: Path | None,
+    workers: int,
+) -> Insights:
+    """The work of :func:`run_insights`, with no other process in the folder."""
     jobs = [
         InsightJob(protocol, seed, run, data, records_of(folder, seed, run.name))
         for seed in seeds
@@ -118,7 +124,7 @@ def run_insights(
     ]
     left = [job for job in jobs if not is_finished(job.records)]
     if left:
-        _add_session(folder)
+        add_session(folder)
         execute_all(left, workers=workers)
     if left or not all((folder / name).exists() for name in (VERDICTS, *FIGURES)):
         _conclude(folder)
@@ -152,19 +158,3 @@ def judge_insights(results: InsightsResults) -> list[Verdict]:
         *curvature_verdicts(results),
     ]
     return [replace(verdict, command=command) for verdict in found]
-
-
-def _claim(out: Path, settings: dict[str, object], *, overwrite: bool) -> Path:
-    """Take the folder, with whatever of these runs is there already."""
-    if overwrite and (out / SETTINGS).exists():
-        # `claim` alone would keep a folder of the same settings as it is.
-        RunFolder.claim(out, {"deleted": True}, overwrite=True)
-        shutil.rmtree(out)
-    return RunFolder.claim(out, settings, resume=(out / SETTINGS).exists()).path
-
-
-def _add_session(folder: Path) -> None:
-    """Append where and when to the sessions that made the folder."""
-    path = folder / PROVENANCE
-    sessions = read_json(path)["sessions"] if path.exists() else []
-    write_json(path, {"sessions": [*sessions, provenance()]})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polargrad.experiments.reproduce import add_session, check_seeds, claim_folder
+from polargrad.experiments.folders import add_session, at_work_in, check_seeds, number_of_workers
 from polargrad.experiments.runner import execute_all
 from polargrad.experiments.sensitivity.figures import BY_OPTIMIZER, draw_sensitivity
 from polargrad.experiments.sensitivity.lines import LineJob
@@ -55,15 +54,17 @@ def sensitivity(
         RunFolderError: if a folder holds something else; nothing is changed then.
     """
     check_seeds([seed])
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    folders = {
-        s.experiment.name: claim_folder(
-            out / s.experiment.name, s.as_data(seed), overwrite=overwrite
-        )
-        for s in sweeps
-    }
+    workers = number_of_workers(workers)
+    folders = {s.experiment.name: out / s.experiment.name for s in sweeps}
+    settings = {folders[s.experiment.name]: s.as_data(seed) for s in sweeps}
+    with at_work_in(settings, overwrite=overwrite):
+        return _sensitivity(sweeps, folders, seed, workers)
+
+
+def _sensitivity(
+    sweeps: Sequence[Sweep], folders: dict[str, Path], seed: int, workers: int
+) -> Sensitivity:
+    """The work of :func:`sensitivity`, with no other process in the folders."""
     jobs = [
         job
         for s in sweeps

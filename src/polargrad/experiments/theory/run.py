@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polargrad.errors import RunFolderError
+from polargrad.experiments.folders import add_session, at_work_in
 from polargrad.experiments.theory.check import Check, check_name
 from polargrad.experiments.theory.checks_descent import (
     DESCENT,
@@ -29,8 +30,7 @@ from polargrad.experiments.theory.checks_updates import (
 )
 from polargrad.experiments.theory.figures import draw
 from polargrad.experiments.theory.form import FULL, Extent, Setting
-from polargrad.records import RunFolder, provenance, write_atomically, write_json
-from polargrad.records.run_folder import SETTINGS
+from polargrad.records import write_atomically
 
 # The first three look at the same trajectories, which are computed once.
 CHECKS: dict[str, Callable[[Setting], Check]] = {
@@ -44,7 +44,6 @@ CHECKS: dict[str, Callable[[Setting], Check]] = {
     NOISE_FLOOR: noise_floor,
     SCALE_LAW: scale_law,
 }
-PROVENANCE = "provenance.json"
 VERDICTS = "verdicts.md"
 # torch's CPU generator takes 32 bits of a seed, and the noise uses the next two seeds as well.
 LARGEST_SEED = 2**32 - 3
@@ -85,14 +84,18 @@ def run_theory(
     if not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
     settings = {"experiment": "theory", "seed": seed, **asdict(extent)}
-    resume = (out / SETTINGS).exists() and not overwrite
-    folder = RunFolder.claim(out, settings, resume=resume, overwrite=overwrite).path
-    if not (folder / PROVENANCE).exists():
-        write_json(folder / PROVENANCE, provenance())
+    with at_work_in({out: settings}, overwrite=overwrite):
+        return _run(out, Setting(extent, seed))
+
+
+def _run(folder: Path, setting: Setting) -> TheoryRun:
+    """The work of :func:`run_theory`, with no other process in the folder."""
     missing = [name for name in CHECKS if not (folder / check_name(name)).exists()]
+    if missing:
+        add_session(folder)
     for number, name in enumerate(missing, start=1):
         began = time.perf_counter()
-        check = CHECKS[name](Setting(extent, seed))
+        check = CHECKS[name](setting)
         check.write(folder)
         seconds = time.perf_counter() - began
         print(f"{number}/{len(missing)} {name}: {seconds:.0f} s", file=sys.stderr)
