@@ -18,7 +18,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .55rem; font-size: .93rem; border-bottom: 1px solid #8884; text-align: right; }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid #8884; text-align: right; }
+th, td { font-size: .93rem; }
 th:first-child, td:first-child { text-align: left; }
 td { white-space: nowrap; } table.text td { white-space: normal; }
 table.text th, table.text td { text-align: left; vertical-align: top; }
