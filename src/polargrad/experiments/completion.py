@@ -15,6 +15,8 @@ from polargrad.experiments.experiment import (
     Figure,
     Panel,
     Run,
+    names_of,
+    with_decay,
 )
 from polargrad.experiments.oracles import MUON_NEWTON_SCHULZ, muon_options, polargrad_options
 from polargrad.experiments.task import Task, spectrum
@@ -92,18 +94,21 @@ def _runs(era: str, oracle: str) -> tuple[Run, ...]:
         ),
     )
     return tuple(
-        Run(
-            name=name + ("-decay" if decayed else ""),
-            label=label + (", lr ↓" if decayed else ""),
-            solver=solver,
-            group=group,
-            lr=lr,
-            options=options,
-            decay=DECAY if decayed else 1.0,
-            steps=MOMENTUM_STEPS if group == MOMENTUM else None,
-        )
+        run
         for name, label, solver, group, lr, both, options in table
-        for decayed in ((False, True) if both else (False,))
+        for run in with_decay(
+            Run(
+                name=name,
+                label=label,
+                solver=solver,
+                group=group,
+                lr=lr,
+                options=options,
+                steps=MOMENTUM_STEPS if group == MOMENTUM else None,
+            ),
+            lr=lr if both else None,
+            decay=DECAY,
+        )
     )
 
 
@@ -187,18 +192,11 @@ def _figures(runs: Sequence[Run]) -> tuple[Figure, ...]:
         )
         for x in ("x", "y")
     )
-    main = tuple(run.name for run in runs if run.group == MAIN)
+    main = names_of(runs, MAIN)
+    plain = ("polargrad", "polargrad-decay")
     second = tuple(name for name in main if name not in ("alternating-gradient", "adam"))
-    momentum = tuple(
-        run.name
-        for run in runs
-        if run.group == MOMENTUM or run.name in ("polargrad", "polargrad-decay")
-    )
-    against = tuple(
-        run.name
-        for run in runs
-        if run.group == BASELINE or run.name in ("polargrad", "polargrad-decay", "adam-decay")
-    )
+    momentum = names_of(runs, MOMENTUM, *plain)
+    against = names_of(runs, BASELINE, *plain, "adam-decay")
     resolution = "Errors near 1e-14 are the resolution of float32."
     return (
         Figure(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from polargrad.experiments.task import Task
@@ -43,6 +43,25 @@ class Run:
     decay: float = 1.0
     steps: int | None = None
     full_batch: bool = False
+
+
+def with_decay(run: Run, *, lr: float | None, decay: float) -> tuple[Run, ...]:
+    """Return a run at a constant rate, and beside it the one whose rate begins at ``lr`` and falls.
+
+    Args:
+        run: the one at a constant rate.
+        lr: where the other one begins; None if the published scripts have none.
+        decay: the factor of its rate every 25 steps.
+    """
+    if lr is None:
+        return (run,)
+    name, label = f"{run.name}-decay", f"{run.label}, lr ↓"
+    return run, replace(run, name=name, label=label, lr=lr, decay=decay)
+
+
+def names_of(runs: Sequence[Run], group: str, *others: str) -> tuple[str, ...]:
+    """Return the names of the runs of a group and of the others named, in the order of the runs."""
+    return tuple(run.name for run in runs if run.group == group or run.name in others)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from polargrad.experiments.experiment import (
     Figure,
     Panel,
     Run,
+    names_of,
+    with_decay,
 )
 from polargrad.experiments.oracles import MUON_NEWTON_SCHULZ, muon_options, polargrad_options
 from polargrad.experiments.task import Task, spectrum
@@ -156,18 +158,13 @@ def _runs(era: str, oracle: str) -> tuple[Run, ...]:
         ),
     )
     return tuple(
-        Run(
-            name=name + ("-decay" if decayed else ""),
-            label=label + (", lr ↓" if decayed else ""),
-            solver=solver,
-            group=group,
-            lr=lr,
-            options=options,
-            decay=DECAY if decayed else 1.0,
+        run
+        for name, label, solver, group, lr, falling, options in table
+        for run in with_decay(
+            Run(name=name, label=label, solver=solver, group=group, lr=lr, options=options),
+            lr=falling,
+            decay=DECAY,
         )
-        for name, label, solver, group, constant, falling, options in table
-        for decayed, lr in ((False, constant), (True, falling))
-        if lr is not None
     )
 
 
@@ -230,18 +227,10 @@ def _figures(runs: Sequence[Run]) -> tuple[Figure, ...]:
         Panel(quantity="gradient_condition", title="κ₂ of the batch's gradient", smooth=True),
         Panel(quantity="nuclear_norm", title="Nuclear norm of the batch's gradient", smooth=True),
     )
-    main = tuple(run.name for run in runs if run.group == MAIN)
-    momentum = tuple(
-        run.name
-        for run in runs
-        if run.group == MOMENTUM or run.name in ("polargrad", "polargrad-decay", "muon-qdwh-decay")
-    )
-    against = tuple(
-        run.name
-        for run in runs
-        if run.group == BASELINE
-        or run.name in ("polargrad", "polargrad-decay", "muon-qdwh-decay", "adam-decay")
-    )
+    main = names_of(runs, MAIN)
+    few = ("polargrad", "polargrad-decay", "muon-qdwh-decay")
+    momentum = names_of(runs, MOMENTUM, *few)
+    against = names_of(runs, BASELINE, *few, "adam-decay")
     return (
         Figure(
             name="loss",

@@ -14,6 +14,8 @@ from polargrad.experiments.experiment import (
     Figure,
     Panel,
     Run,
+    names_of,
+    with_decay,
 )
 from polargrad.experiments.oracles import (
     MUON_NEWTON_SCHULZ,
@@ -151,17 +153,13 @@ def _momentum(oracle: str) -> tuple[Run, ...]:
         ("muon-five", "Muon (5-step QDWH)", "muon", muon, 1e-1, 5e-2),
     )
     return tuple(
-        Run(
-            name=name + ("-decay" if decayed else ""),
-            label=label + (", lr ↓" if decayed else ""),
-            solver=solver,
-            group=MOMENTUM,
-            lr=lr,
-            options=options,
-            decay=DECAY if decayed else 1.0,
+        run
+        for name, label, solver, options, lr, falling in table
+        for run in with_decay(
+            Run(name=name, label=label, solver=solver, group=MOMENTUM, lr=lr, options=options),
+            lr=falling,
+            decay=DECAY,
         )
-        for name, label, solver, options, constant, falling in table
-        for decayed, lr in ((False, constant), (True, falling))
     )
 
 
@@ -228,18 +226,10 @@ def _figures(runs: Sequence[Run]) -> tuple[Figure, ...]:
         Panel(quantity="gradient_condition", title="κ₂(∇f(X))", smooth=True),
     )
     nuclear = (Panel(quantity="nuclear_norm", title="Nuclear norm of ∇f(X)", smooth=True),)
-    main = tuple(run.name for run in runs if run.group == MAIN)
-    momentum = tuple(
-        run.name
-        for run in runs
-        if run.group == MOMENTUM or run.name in ("polargrad", "polargrad-decay")
-    )
-    against = tuple(
-        run.name
-        for run in runs
-        if run.group == BASELINE
-        or run.name in ("polargrad", "polargrad-decay", "polargrad-momentum-first", "newton")
-    )
+    main = names_of(runs, MAIN)
+    plain = ("polargrad", "polargrad-decay")
+    momentum = names_of(runs, MOMENTUM, *plain)
+    against = names_of(runs, BASELINE, *plain, "polargrad-momentum-first", "newton")
     resolution = "Gaps near 1e-8 are the resolution of float32."
     return (
         Figure(
