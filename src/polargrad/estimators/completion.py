@@ -105,7 +105,9 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  
 
     Example:
         >>> table = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, np.nan], [3.0, np.nan, 9.0]])
-        >>> model = MatrixCompletion(1, regularization=1e-3, tol=1e-6, bias=False, early_stopping=False)
+        >>> model = MatrixCompletion(
+        ...     1, regularization=1e-3, tol=1e-6, bias=False, early_stopping=False
+        ... )
         >>> model.fit_transform(table).round(2)
         array([[1., 2., 3.],
                [2., 4., 6.],
