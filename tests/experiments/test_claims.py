@@ -216,14 +216,14 @@ def test_the_nuclear_norm_is_needed_or_not(end, verdict):
 # Momentum: steps to 1 in 6.1.
 
 
-def momentum(plain, decayed, polar_first, momentum_first):
-    """Runs that come to the bound at these steps; None is not run, infinity never."""
-    steps = {
-        "polargrad": plain,
-        "polargrad-decay": decayed,
-        "polargrad-polar-first": polar_first,
-        "polargrad-momentum-first": momentum_first,
-    }
+def momentum(constant, falling):
+    """Runs that come to the bound at these steps; None is not run, infinity never.
+
+    Without momentum, polar-first and momentum-first, at a constant rate and at a falling one.
+    """
+    names = ("polargrad", "polargrad-polar-first", "polargrad-momentum-first")
+    steps = dict(zip(names, constant, strict=True))
+    steps |= {f"{name}-decay": at for name, at in zip(names, falling, strict=True)}
     runs = {
         name: {0: 9.0, (99 if math.isinf(at) else at): 9.0 if math.isinf(at) else 0.5}
         for name, at in steps.items()
@@ -232,32 +232,51 @@ def momentum(plain, decayed, polar_first, momentum_first):
     return claim_about("Momentum, in either order", results("quadratic", runs))
 
 
-def test_momentum_that_is_faster_in_both_orders_holds():
+def test_momentum_that_is_faster_in_both_orders_at_both_schedules_holds():
     check(
-        momentum(50, 40, 20, 30),
+        momentum((50, 20, 30), (40, 10, 15)),
         HOLDS,
-        "none 50 steps (0.5)",
-        "none, decay 40 steps",
-        "polar-first 20 steps",
-        "momentum-first 30 steps",
+        "a constant rate: none 50 steps (0.5), polar-first 20 steps (0.5), momentum-first 30",
+        "a falling rate: none 40 steps (0.5), polar-first 10 steps (0.5), momentum-first 15",
     )
 
 
-def test_momentum_against_decay():
-    claim = momentum(50, 25, 20, 30)
-    check(claim, HOLDS_IF, condition=["a decaying one comes there in 25 steps"])
-    assert "the order is" not in claim.condition
+def test_momentum_is_compared_at_equal_schedules():
+    """A falling rate without momentum does not speak against momentum at a constant one."""
+    claim = momentum((50, 20, 30), (10, 5, 6))
+    check(claim, HOLDS)
+    claim = momentum((50, 20, 30), (10, 15, 16))
+    check(claim, HOLDS_IF)
+    assert claim.condition == (
+        "it is polar-first at a constant rate or momentum-first at a constant rate; "
+        "not polar-first at a falling rate, momentum-first at a falling rate"
+    )
 
 
 def test_momentum_in_one_order():
-    claim = momentum(50, 40, 60, 30)
-    check(claim, HOLDS_IF, condition=["the order is momentum-first: the other is not faster"])
-    assert "decaying" not in claim.condition
-    claim = momentum(50, 40, None, 30)
-    check(claim, HOLDS_IF, condition=["the order is momentum-first: the other was not run"])
+    claim = momentum((50, 60, 30), (40, math.inf, 20))
+    check(claim, HOLDS_IF, "polar-first never (9)")
+    assert claim.condition == (
+        "it is momentum-first at a constant rate or momentum-first at a falling rate; "
+        "not polar-first at a constant rate, polar-first at a falling rate"
+    )
 
 
-@pytest.mark.parametrize("steps", [(20, 40, 30, 30), (math.inf,) * 4, (20, 40, math.inf, 20)])
+def test_momentum_that_was_not_run_is_not_judged():
+    check(momentum((50, None, 30), (None, None, None)), HOLDS)
+    claim = momentum((50, None, 30), (20, None, None))
+    check(claim, HOLDS, "a falling rate: none 20 steps")
+    check(momentum((50, None, 30), (None, 5, 6)), HOLDS)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ((20, 30, 30), (20, 20, 20)),
+        ((math.inf,) * 3, (math.inf,) * 3),
+        ((20, math.inf, 20), (None, 5, 5)),
+    ],
+)
 def test_momentum_that_is_not_faster_does_not_hold(steps):
     check(momentum(*steps), FAILS)
 
