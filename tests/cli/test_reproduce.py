@@ -9,6 +9,7 @@ from small_experiments import SMALL, contents, small
 
 from polargrad.cli import main
 from polargrad.experiments import runner
+from polargrad.experiments.paper_report import TITLE
 from polargrad.experiments.quadratic import build, quadratic
 from polargrad.experiments.reproduce import EXPERIMENTS
 from polargrad.experiments.trace import run_to_file
@@ -102,11 +103,33 @@ def test_a_report_that_was_not_written_is_written_later(capsys, here):
     assert main(QUICK) == 0
     folder = here / "runs" / "reproduce-quick"
     old = (folder / "report.html").read_bytes()
-    (folder / "report.html").write_text("of an earlier session")
+    (folder / "report.html").write_text(f"{TITLE}, of an earlier session")
     os.utime(folder / "report.html", (0, 0))
     assert main(QUICK) == 0
     assert (folder / "report.html").read_bytes() == old
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_foreign_report_is_refused_before_anything_runs(capsys, here):
+    page = here / "out" / "report.html"
+    page.parent.mkdir()
+    page.write_text("<title>Annual report</title>")
+    before = contents(here)
+    assert main([*QUICK, "--out", "out"]) == 2
+    assert "'out/report.html' is not a report of this command: move it" in capsys.readouterr().err
+    assert contents(here) == before
+
+
+def test_what_is_made_again_is_said(capsys, here):
+    assert main(QUICK) == 0
+    timing = here / "runs" / "reproduce-quick" / "quadratic" / "timing.json"
+    timing.unlink()
+    capsys.readouterr()
+    assert main(QUICK) == 0
+    printed = capsys.readouterr().out
+    assert "all runs were finished; made again: what follows from them" in printed
+    assert "nothing to do" not in printed
+    assert timing.exists()
 
 
 def test_the_folder_says_which_options_made_it(capsys, here):

@@ -12,7 +12,12 @@ import tyro
 from polargrad.experiments.experiment import ERAS, PUBLISHED_SEEDS
 from polargrad.experiments.folders import check_seeds
 from polargrad.experiments.oracles import ORACLES
-from polargrad.experiments.paper_report import REPORT, Sources, write_paper_report
+from polargrad.experiments.paper_report import (
+    REPORT,
+    Sources,
+    check_report,
+    write_paper_report,
+)
 from polargrad.experiments.published import comparisons
 from polargrad.experiments.reproduce import (
     EXPERIMENTS,
@@ -71,6 +76,7 @@ class Reproduce:
         seeds = self.seeds or (PUBLISHED_SEEDS[:1] if self.quick else PUBLISHED_SEEDS)
         check_seeds(seeds)
         out = self._folder() if self.out is None else self.out
+        check_report(out)
         done = reproduce(
             out, experiments, seeds=seeds, workers=self.workers, overwrite=self.overwrite
         )
@@ -110,5 +116,7 @@ def _say(done: Reproduction) -> None:
         if compared:
             agree = sum(c.agrees for c in compared)
             print(f"  published code, seed 42: {agree} of {len(compared)} values agree")
-    if done.runs == 0:
+    if done.runs == 0 and not done.concluded:
         print("nothing to do: all runs are finished")
+    elif done.runs == 0:
+        print("all runs were finished; made again: what follows from them")

@@ -216,7 +216,9 @@ def _momentum_helps(statement: str, results: Results, command: str) -> Claim:
     """Momentum in either order against none, each at the published rates of one schedule."""
     bound = _GOOD[results.settings["experiment"]]
     known = {run["name"] for run in results.runs}
-    parts, faster, others = [], [], []
+    parts: list[str] = []
+    faster: list[str] = []
+    others: list[str] = []
     for schedule, ending in _SCHEDULES.items():
         if _PLAIN[0] + ending not in known:
             continue

@@ -29,6 +29,7 @@ from polargrad.records.document import Block, Heading, Paragraph, Picture, Table
 
 REPORT = "report"
 TITLE = "PolarGrad on matrix problems: which claims hold"
+_TITLE_WITHIN = 4096  # bytes of the beginning of a report
 _INSIGHTS = {
     INSTABILITY_FIGURE: "Adam: how uneven gradients and updates are, and what becomes of the loss.",
     SPEED_FIGURE: "Losses and the spread of singular values under each optimizer.",
@@ -54,14 +55,31 @@ class Sources:
     insights: Path | None = None
 
 
+def check_report(folder: Path) -> None:
+    """Refuse a folder whose report is not one of these.
+
+    Raises:
+        RunFolderError: if ``report.html`` or ``report.md`` is there and has another title.
+    """
+    for path in (folder / f"{REPORT}.html", folder / f"{REPORT}.md"):
+        if not path.exists():
+            continue
+        start = path.read_bytes()[:_TITLE_WITHIN].decode(errors="replace")
+        if TITLE not in start:
+            raise RunFolderError(
+                f"{str(path)!r} is not a report of this command: move it, or name another folder"
+            )
+
+
 def write_paper_report(folder: Path, sources: Sources) -> Path:
     """Write ``report.html`` and ``report.md`` into ``folder``; return the path of the page.
 
     A part whose folder holds nothing finished is left out, and its claims are not judged.
 
     Raises:
-        RunFolderError: if no experiment is finished.
+        RunFolderError: if no experiment is finished, or the folder has a report of another kind.
     """
+    check_report(folder)
     found = finished_experiments(sources.reproduce)
     if not found:
         raise RunFolderError(f"{str(sources.reproduce)!r} holds no finished experiment")

@@ -33,10 +33,12 @@ class Reproduction:
 
     Args:
         runs: how many runs it executed; 0 if all were finished.
+        concluded: whether it timed steps, or wrote a summary or a figure.
         folders: of each experiment.
     """
 
     runs: int
+    concluded: bool
     folders: dict[str, Path]
 
 
@@ -103,14 +105,19 @@ def _reproduce(
         for name in {job.experiment.name for job in jobs}:
             add_session(folders[name])
         execute_all(jobs, workers=workers)
+    concluded = False
     for experiment in experiments:
         ran = any(job.experiment is experiment for job in jobs)
-        _conclude(experiment, folders[experiment.name], seeds, again=ran)
-    return Reproduction(len(jobs), folders)
+        concluded |= _conclude(experiment, folders[experiment.name], seeds, again=ran)
+    return Reproduction(len(jobs), concluded, folders)
 
 
-def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, again: bool) -> None:
-    """Time the steps, and write summary and figures, unless they are there and nothing changed."""
+def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, again: bool) -> bool:
+    """Time the steps, and write summary and figures, unless they are there and nothing changed.
+
+    Returns:
+        Whether anything was done.
+    """
     if not (folder / TIMING).exists():
         timing = time_steps(experiment, experiment.runs, seed=seeds[0])
         write_json(folder / TIMING, timing)
@@ -122,10 +129,12 @@ def _conclude(experiment: Experiment, folder: Path, seeds: Sequence[int], *, aga
         for figure in experiment.figures
         for seed in results.seeds
     ]
-    if again or not (folder / SUMMARY).exists() or not all(p.exists() for p in pictures):
+    again = again or not (folder / SUMMARY).exists() or not all(p.exists() for p in pictures)
+    if again:
         print(f"{experiment.name}: summary and figures", file=sys.stderr, flush=True)
         write_json(folder / SUMMARY, {"rows": results.summary()})
         draw_all(experiment, results, folder)
+    return again
 
 
 def _add_constants(experiment: Experiment, folder: Path, seeds: Sequence[int]) -> None:
