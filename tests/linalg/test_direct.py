@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import polargrad as pg
 from polargrad.linalg import QDWH, SVD, GramEigh, GramZolotarev, NewtonSchulz, PolarExpress
-from polargrad.linalg.direct import factor_and_norm
+from polargrad.linalg.direct import factor_and_norm, split_factor
 
 METHODS = [
     GramZolotarev(1, polynomial=9),
@@ -99,3 +99,75 @@ def test_input_is_left_alone():
     before = a.clone()
     factor_and_norm(a, METHODS[0])
     assert torch.equal(a, before)
+
+
+# The factor as a product that is still to be formed.
+
+SPLIT = [
+    GramZolotarev(1, polynomial=9),
+    GramZolotarev(2, polynomial=3),
+    GramZolotarev(1, 0.01, polynomial=5),
+    GramEigh(polish=0),
+]
+
+
+def formed(found):
+    return found.scale * found.left.double() @ found.right.double()
+
+
+@pytest.mark.parametrize("method", SPLIT, ids=str)
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(30, 12), (12, 30), (20, 20), (1, 1), (5, 1), (300, 128)], ids=str
+)
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_the_product_is_the_factor_of_polar_to_rounding(method, dtype, shape, scale):
+    a = conditioned(shape, 50.0, dtype) * scale
+    found = split_factor(a, method)
+    if method.converged and dtype == torch.float64:
+        assert found is None
+        return
+    expected = pg.polar(a, method=method)
+    eps = torch.finfo(dtype).eps
+    assert torch.linalg.matrix_norm(formed(found) - expected.U, 2) < 64 * eps
+    # Beside polar's own: both round sums of singular values.
+    assert abs(found.inner / float(expected.nuclear_norm) - 1.0) < 32 * eps
+    exact = float(torch.linalg.svdvals(a.double()).sum())
+    allowed = method.promise(*sorted(shape, reverse=True), dtype).deviation
+    assert abs(found.inner / exact - 1.0) <= allowed
+
+
+def test_eigenvalues_split_a_matrix_of_any_condition():
+    """What counts as zero there is zero here; the rest is as orthonormal."""
+    a = conditioned((60, 6), 1e9, torch.float32)
+    found = split_factor(a, GramEigh(polish=0))
+    expected = pg.polar(a, method=GramEigh(polish=0))
+    eps = torch.finfo(torch.float32).eps
+    assert torch.linalg.matrix_norm(formed(found) - expected.U, 2) < 32 * eps
+    assert abs(found.inner / float(torch.linalg.svdvals(a.double()).sum()) - 1.0) < 4 * eps
+
+
+@pytest.mark.parametrize("method", SPLIT, ids=str)
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+def test_what_cannot_be_split_is_left_to_polar(method, value):
+    a = conditioned((30, 12), 3.0, torch.float32)
+    a = (
+        torch.zeros_like(a)
+        if value == 0.0
+        else a.index_put((torch.tensor(3),), torch.tensor(value))
+    )
+    assert split_factor(a, method) is None
+
+
+def test_what_splitting_is_not_for_is_left_to_polar():
+    a = conditioned((200, 129), 3.0, torch.float32)
+    assert split_factor(a, SPLIT[0]) is None
+    small = a[:, :20].contiguous()
+    assert split_factor(small, SPLIT[0]) is not None
+    assert split_factor(small, GramZolotarev(3)) is None
+    assert split_factor(small, GramEigh()) is None
+    assert split_factor(small, PolarExpress()) is None
+    assert split_factor(small.half(), SPLIT[0]) is None
+    assert split_factor(small, SPLIT[0], torch.float64) is None
+    assert split_factor(1e12 * small, SPLIT[0]) is None
+    assert split_factor(1e-12 * small, SPLIT[0]) is None

@@ -66,7 +66,8 @@ class Counter(TorchDispatchMode):
             self.counts["products"] += min(left.shape[-2], right.shape[-1]) > 1
         self.counts["factorizations"] += name in FACTORIZATIONS
         if name in SOLVES:
-            self.counts["solves"] += args[min(1, len(args) - 1)].shape[-1] > 1
+            *_, right = (a for a in args if isinstance(a, torch.Tensor))
+            self.counts["solves"] += right.shape[-1] > 1
         self.counts["synchronizations"] += name == "_local_scalar_dense"
         return function(*args, **(kwargs or {}))
 

@@ -21,7 +21,7 @@ MAGNITUDES: tuple[str, ...] = get_args(Magnitude)
 
 
 def magnitude(
-    kind: str, dual_norm: Tensor, rows: int, columns: int, exponent: float = 1.0
+    kind: str, dual_norm: Tensor | float, rows: int, columns: int, exponent: float = 1.0
 ) -> Tensor | float:
     r"""Return the magnitude of a step along a unit direction of an m × n matrix.
 
@@ -39,7 +39,7 @@ def magnitude(
 
     Args:
         kind: one of the above.
-        dual_norm: one number a matrix, any shape.
+        dual_norm: one number a matrix, any shape; or the number.
         rows: m, the outputs of a linear layer.
         columns: n, its inputs.
         exponent: α, at least 0; of the dual norm alone.

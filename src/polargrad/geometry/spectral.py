@@ -20,8 +20,9 @@ from polargrad.geometry.base import (
 )
 from polargrad.geometry.checks import check_flag, check_number
 from polargrad.linalg import SVD, Method, polar
-from polargrad.linalg.direct import factor_and_norm
+from polargrad.linalg.direct import factor_and_norm, split_factor
 from polargrad.linalg.methods.gram_eigh import from_gram
+from polargrad.linalg.methods.outcome import SplitFactor
 from polargrad.linalg.precision import double_dtype
 from polargrad.linalg.products import gram
 from polargrad.linalg.scaling import times_power_of_two
@@ -178,6 +179,17 @@ class Spectral(PolarGeometry, Norm):
             return None
         found = factor_and_norm(signal, method, compute_dtype)
         return None if found is None else Ascent(*found)
+
+    def split_on_host(
+        self, signal: Tensor, method: Method, compute_dtype: torch.dtype | None
+    ) -> SplitFactor | None:
+        """The direction of one matrix as a product still to be formed, and its dual norm, or None.
+
+        See :func:`polargrad.linalg.direct.split_factor`.
+        """
+        if not self.uses_polar or self.correct:
+            return None
+        return split_factor(signal, method, compute_dtype)
 
     def _ascent(self, signal: Tensor, state: State | None) -> Ascent:
         return self.factor(signal)

@@ -7,14 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods import Method
+from polargrad.linalg.methods import GramEigh, GramZolotarev, Method
+from polargrad.linalg.methods.outcome import SplitFactor
 from polargrad.linalg.preparation import is_plain
 from polargrad.linalg.products import inner
 from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
 
-__all__ = ["factor_and_norm"]
+__all__ = ["factor_and_norm", "split_factor"]
 
 DTYPES = (torch.float32, torch.float64)
+# Far below the length from which a library cuts the sums of a product: some 300.
+LARGEST_SPLIT = 128
 
 
 def factor_and_norm(
@@ -46,11 +49,7 @@ def factor_and_norm(
                  [-1.,  0.]]]), tensor([5.]))
     """
     dtype = A.dtype
-    if dtype not in DTYPES or compute_dtype not in (None, dtype) or A.device.type != "cpu":
-        return None
-    if not method.scale_free or (method.converged and dtype == torch.float64):
-        return None
-    if A.ndim != 3 or not A.numel() or not is_plain(A):
+    if not _covers(A, method, compute_dtype) or A.ndim != 3:
         return None
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
@@ -72,3 +71,49 @@ def factor_and_norm(
     u = u.mH if wide else u
     value = times_power_of_two(inner(scaled, u).to(dtype), power)
     return u.unsqueeze(0), value.unsqueeze(0)
+
+
+def split_factor(
+    A: Tensor, method: Method, compute_dtype: torch.dtype | None = None
+) -> SplitFactor | None:
+    r"""Return the polar factor of a small matrix as a product yet to be formed, or None.
+
+    What :func:`factor_and_norm` gives, to rounding: a step along U is then one product that is
+    added to the parameter. None also for methods that do not work from the Gram matrix, and where
+    the smaller side is longer than 128: a longer sum is added to what it is taken from in parts,
+    each of which is rounded, and its product costs so much that nothing is won.
+
+    Args:
+        A: shape (m, n), finite. Not changed.
+        method: the description of the method.
+        compute_dtype: as for ``polar``.
+
+    Returns:
+        Left and right factor, with U = scale · left · right also for a wide matrix; and ⟨A, U⟩.
+
+    Example:
+        >>> from polargrad.linalg import GramEigh
+        >>> found = split_factor(torch.tensor([[0.0, 2.0], [-3.0, 0.0]]), GramEigh(polish=0))
+        >>> (found.scale * found.left @ found.right).round() + 0.0, round(found.inner, 6)
+        (tensor([[ 0.,  1.],
+                [-1.,  0.]], dtype=torch.float64), 5.0)
+    """
+    if not isinstance(method, GramEigh | GramZolotarev) or min(A.shape) > LARGEST_SPLIT:
+        return None
+    if not _covers(A, method, compute_dtype):
+        return None
+    # As for polar, a square matrix counts as wide.
+    wide = A.shape[-2] <= A.shape[-1]
+    found = method.split(A.mH if wide else A)
+    if found is None or not wide:
+        return found
+    return found._replace(left=found.right.mH, right=found.left.mH)
+
+
+def _covers(A: Tensor, method: Method, compute_dtype: torch.dtype | None) -> bool:
+    """Whether nothing but a look at its size stands between the matrices and the method."""
+    if A.dtype not in DTYPES or compute_dtype not in (None, A.dtype) or A.device.type != "cpu":
+        return False
+    if not method.scale_free or (method.converged and A.dtype == torch.float64):
+        return False
+    return bool(A.numel()) and is_plain(A)

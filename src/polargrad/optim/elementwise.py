@@ -10,7 +10,7 @@ from torch import Tensor
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.signal import weight
 
-__all__ = ["average", "batches", "shrink", "store", "subtract", "widened"]
+__all__ = ["add_product_to", "average", "batches", "shrink", "store", "subtract", "widened"]
 
 # What is copied to a wider dtype, or computed beside its target, is done so many bytes at a time.
 BATCH_BYTES = 64 * 2**20
@@ -98,6 +98,16 @@ def subtract(targets: list[Tensor], amounts: list[Tensor], foreach: bool) -> Non
     else:
         for target, amount in zip(targets, amounts, strict=True):
             target.sub_(amount)
+
+
+def add_product_to(target: Tensor, left: Tensor, right: Tensor, kept: float, amount: float) -> None:
+    """Target ← kept · target + amount · left · right, in one call where the dtypes agree."""
+    if left.dtype == target.dtype:
+        target.addmm_(left, right, beta=kept, alpha=amount)
+        return
+    if kept != 1.0:
+        target.mul_(kept)
+    target.add_(left @ right, alpha=amount)
 
 
 def store(targets: Sequence[Tensor], values: Sequence[Tensor], gate: Tensor | None) -> None:

@@ -318,10 +318,12 @@ class MatrixOptimizer(Optimizer):
                 with stage("adamw"):
                     adamw_update(group, params, self.state, gate)
             else:
-                kept = {id(p) for p in params}
-                views = [
-                    v for p, v in zip(group["params"], group["views"], strict=True) if id(p) in kept
-                ]
+                views = group["views"]
+                if len(params) < len(views):
+                    kept = {id(p) for p in params}
+                    views = [
+                        v for p, v in zip(group["params"], views, strict=True) if id(p) in kept
+                    ]
                 form = self._geometry(group)
                 matrix_update(group, number, form, params, views, self.state, gate, decay)
 

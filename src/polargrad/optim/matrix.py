@@ -10,6 +10,7 @@ matrices at a time, and a stack is used up before the next is made.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from polargrad.distributed import LocalExecutor, Source
 from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
-from polargrad.optim.elementwise import average, shrink, store, subtract
+from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
 from polargrad.optim.entries import Entry, count_of, entries_of, pieces
 from polargrad.optim.geometry_state import (
     accumulated,
@@ -102,8 +103,54 @@ class _Update:
                 self._average(
                     [e for e, begun in zip(self.entries, self.begun, strict=True) if begun]
                 )
-        sources = [self._source(e) for e in self.entries]
-        LocalExecutor().map(self._direction, sources, self._update)
+        left = self._step_alone() if self._may_split() else range(len(self.entries))
+        if not left:
+            return
+        LocalExecutor().map(
+            lambda positions, *stacks: self._direction([left[i] for i in positions], *stacks),
+            [self._source(self.entries[i]) for i in left],
+            lambda positions, results: self._update([left[i] for i in positions], results),
+        )
+
+    def _may_split(self) -> bool:
+        """Whether a direction may be a product that is added to its matrix in one call.
+
+        Gradients have been looked at on the host already, so signals may be.
+        """
+        form = self.geometry
+        plain = isinstance(form, Spectral) and form.uses_polar and not form.correct
+        signal_as_it_is = not (self.corrected or (self.averaged and self.group["nesterov"]))
+        return plain and self.gate is None and signal_as_it_is and (self.first or not self.averaged)
+
+    def _step_alone(self) -> list[int]:
+        """Step the small matrices that no other shares a shape with; return which are left."""
+        counts = Counter([e.target.shape for e in self.entries])
+        return [
+            position
+            for position, entry in enumerate(self.entries)
+            if counts[entry.target.shape] > 1 or not self._stepped(entry)
+        ]
+
+    def _stepped(self, entry: Entry) -> bool:
+        """Step one matrix by a product that is added to it, if that is a way for it."""
+        assert isinstance(self.geometry, Spectral)
+        region = entry.buffer if entry.buffer is not None else entry.gradient
+        signal, target = region.matrix(), entry.target.tensor
+        if target.dtype != signal.dtype or target.ndim != 2 or signal.dtype in HALF:
+            return False
+        with stage("direction"):
+            method = resolve(self.group, signal)
+            dtype = COMPUTE_DTYPES.get(self.group["compute_dtype"])
+            found = self.geometry.split_on_host(signal, method, dtype)
+        if found is None:
+            return False
+        with stage("update"):
+            length = float(self._scale(found.inner, signal.dtype, *signal.shape)) * found.scale
+            # Momentum has the sign of the ascent in it.
+            ascend = self.group["maximize"] and entry.buffer is None
+            kept = 1.0 if self.decay is None else float(self.decay)
+            add_product_to(target, found.left, found.right, kept, length if ascend else -length)
+        return True
 
     def _begun(self) -> list[bool]:
         """Whether the gradient of a matrix is a signal, and not the first one of SOAP's."""
@@ -185,7 +232,9 @@ class _Update:
         del gradient  # of half precision it is a wider copy
         direction, dual = self._ascent_of(signal, state)
         more = (*(() if counts is None else (counts,)), *(() if state is None else state.values()))
-        return direction, self._scale(dual, *signal.shape[-2:]), *more
+        scale = self._scale(dual, dual.dtype, *signal.shape[-2:])
+        assert isinstance(scale, Tensor)  # as the dual norms are
+        return direction, scale, *more
 
     def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
@@ -201,15 +250,19 @@ class _Update:
             found = found.with_polar(method, dtype)
         return found.ascent(signal, state)
 
-    def _scale(self, dual: Tensor, rows: int, columns: int) -> Tensor:
-        """γ·a of each matrix."""
+    def _scale(
+        self, dual: Tensor | float, dtype: torch.dtype, rows: int, columns: int
+    ) -> Tensor | float:
+        """γ·a, of each matrix of a stack or of the one whose dual norm is a number."""
         # A dual norm that float32 cannot hold is not one to multiply zeros by.
-        dual = dual.clamp(max=torch.finfo(dual.dtype).max)
+        bounds = [torch.finfo(dtype).max]
         if self.group["max_dual_norm"] is not None:
-            dual = dual.clamp(max=self.group["max_dual_norm"])
+            bounds.append(self.group["max_dual_norm"])
+        dual = dual.clamp(max=min(bounds)) if isinstance(dual, Tensor) else min(dual, *bounds)
         kind, exponent = self.group["magnitude"], self.group["exponent"]
         size = magnitude(kind, dual, rows, columns, exponent=exponent)
-        size = size if isinstance(size, Tensor) else torch.full_like(dual, size)
+        if isinstance(dual, Tensor) and not isinstance(size, Tensor):
+            size = torch.full_like(dual, size)
         return size * step_size(self.group)
 
     def _chosen(self, positions: list[int]) -> tuple[list[Entry], list[dict[str, Any]]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods.outcome import Factor, Promise, Work
+from polargrad.linalg.methods.outcome import Factor, Promise, SplitFactor, Work
 from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.products import gram
 
@@ -101,6 +102,26 @@ class GramEigh:
         """Return the factor of a tall stack ``x`` (..., m, n) with finite entries."""
         wide = x.to(double_dtype(x.dtype))
         return from_gram(x, wide, gram(wide), self.polish)
+
+    def split(self, x: Tensor) -> SplitFactor | None:
+        r"""Return the factor of one tall matrix as :math:`A\,(V f(\Lambda) V^{\mathsf H})`.
+
+        The host looks at the eigenvalues, whose roots are the singular values. None with polishing,
+        and for a matrix that is zero or not finite.
+        """
+        if self.polish != 0:
+            return None
+        wide = x.to(double_dtype(x.dtype))
+        c = gram(wide)
+        if not 0.0 < float(c.trace()) < math.inf:
+            return None
+        eigenvalues, vectors = torch.linalg.eigh(c)
+        squares = eigenvalues.tolist()
+        cutoff = _cutoff(x.shape[-1], x.dtype) * squares[-1]
+        singular = [math.sqrt(square) if square > cutoff else 0.0 for square in squares]
+        inverses = [1.0 / value if value else 0.0 for value in singular]
+        weighted = vectors * torch.tensor(inverses, dtype=eigenvalues.dtype)
+        return SplitFactor(wide, weighted @ vectors.mH, math.fsum(singular))
 
 
 def from_gram(x: Tensor, wide: Tensor, c: Tensor, polish: int | None) -> Factor:

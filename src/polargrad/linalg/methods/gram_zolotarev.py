@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from polargrad.linalg.methods.levels import is_better_looped, one_by_one
-from polargrad.linalg.methods.outcome import Factor, Promise, Work
+from polargrad.linalg.methods.outcome import Factor, Promise, SplitFactor, Work
 from polargrad.linalg.methods.polynomial import add_product, higher_terms
 from polargrad.linalg.minimax import DEGREES, minimax_polynomials
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation
@@ -18,8 +18,8 @@ from polargrad.linalg.products import (
     LEAST_FACTOR,
     factorize,
     gram,
-    inverse,
     inverse_triangle,
+    shifted_inverse,
     symmetric_product,
 )
 from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficients, zolotarev
@@ -27,6 +27,8 @@ from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficien
 # Below this lower bound the smallest shift is lost in the rounding of a float32 Gram matrix.
 LEAST_LOWER_SINGLE = 3e-4
 LEAST_LOWER_DOUBLE = 1e-7
+# Of ‖xᴴx‖_F: its square is a normal number, and so are entries a millionth as large.
+SAFE_SQUARES = {torch.float32: (2.0**-60, 2.0**60), torch.float64: (2.0**-400, 2.0**400)}
 
 
 @dataclass(frozen=True)
@@ -134,17 +136,40 @@ class GramZolotarev:
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the factor of a tall stack ``x`` (m, n) or (B, m, n) with finite entries."""
+        self._check(x)
+        if is_better_looped(x):
+            return one_by_one(self, x)
+        if self.polynomial is None:
+            p, size, failed = self._rational(x)
+        else:
+            composed = self._composed(x)
+            p, size, failed = composed.weights(), composed.size, composed.info != 0
+            del composed
+        identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        return Factor(x @ (torch.where(failed[..., None, None], identity, p) / size.sqrt()))
+
+    def split(self, x: Tensor) -> SplitFactor | None:
+        """Return the factor of one tall matrix as x W, where the host may look at its size.
+
+        None without a polynomial, where a factorization fails, and for a matrix whose squares do
+        not lie well within the range of its dtype.
+        """
+        if self.polynomial is None:
+            return None
+        self._check(x)
+        composed = self._composed(x, keep=True)
+        size = float(composed.size)
+        least, largest = SAFE_SQUARES[x.dtype]
+        if not least <= size <= largest or int(composed.info):
+            return None
+        return SplitFactor(x, composed.weights(), composed.inner() * size**0.5, size**-0.5)
+
+    def _check(self, x: Tensor) -> None:
         if x.real.dtype == torch.float32 and self.lower < LEAST_LOWER_SINGLE:
             raise ValueError(
                 f"lower must be at least {LEAST_LOWER_SINGLE} for a float32 matrix, "
                 f"got {self.lower}: give compute_dtype=torch.float64"
             )
-        if is_better_looped(x):
-            return one_by_one(self, x)
-        composed = self.polynomial is not None
-        p, size, failed = self._composed(x) if composed else self._rational(x)
-        identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        return Factor(x @ (torch.where(failed[..., None, None], identity, p) / size.sqrt()))
 
     def _rational(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What x/β is multiplied by, β², and which factorizations have failed."""
@@ -165,7 +190,7 @@ class GramZolotarev:
         p.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return function.scale * p, size, failed
 
-    def _composed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _composed(self, x: Tensor, *, keep: bool = False) -> _Composed:
         """The same with a polynomial of the function: of R C R, which has the squares of σ."""
         assert self.polynomial is not None  # as the caller has seen
         function, (first, *higher) = self.coefficients, self._after(self.polynomial)[0]
@@ -173,27 +198,51 @@ class GramZolotarev:
         # A zero matrix stays zero, whatever it is divided by.
         size = torch.linalg.matrix_norm(c, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
         c = c / size
-        r, product, failed = None, c, None
+        product, sum_of_terms, failed = c, None, None
         for shift, weight in zip(function.shifts, function.weights, strict=True):
-            k, info = _inverse(c, shift)
+            k, info = shifted_inverse(c, shift)
             # C (C + c_j I)⁻¹ = I − c_j (C + c_j I)⁻¹ spares the product C R.
             product = torch.add(product, k, alpha=-weight * shift)
-            r = weight * k if r is None else torch.add(r, k, alpha=weight)
-            failed = info != 0 if failed is None else failed | (info != 0)
-        assert r is not None  # there is a term
+            k = weight * k
+            sum_of_terms = k if sum_of_terms is None else sum_of_terms.add_(k)
+            failed = info if failed is None else failed | info
+        assert sum_of_terms is not None  # there is a term
         assert failed is not None
         del c, k
-        r.diagonal(dim1=-2, dim2=-1).add_(1.0)
         product.diagonal(dim1=-2, dim2=-1).add_(sum(function.weights))
-        square = symmetric_product(r, product)
+        square = symmetric_product(sum_of_terms, product).add_(product)
+        kept = product if keep else None
         del product
-        return add_product(r, r, higher_terms(square, higher), beta=first), size, failed
+        q = higher_terms(square, higher)
+        q.diagonal(dim1=-2, dim2=-1).add_(first)
+        return _Composed(sum_of_terms, q, size, failed, kept)
 
 
-def _inverse(c: Tensor, shift: float) -> tuple[Tensor, Tensor]:
-    """(C + shift I)⁻¹, and whether the factorization failed."""
-    factor = factorize(c, shift)
-    return inverse(factor), factor.info
+class _Composed(NamedTuple):
+    """R q(R² C) in its parts, for C = xᴴx/β².
+
+    Attributes:
+        sum_of_terms: R/M − I.
+        q: q(R² C).
+        size: β², (..., 1, 1).
+        info: nonzero where a factorization has failed.
+        product: C R/M, if it was to be kept.
+    """
+
+    sum_of_terms: Tensor
+    q: Tensor
+    size: Tensor
+    info: Tensor
+    product: Tensor | None
+
+    def weights(self) -> Tensor:
+        """W with U = x W/β."""
+        return add_product(self.q, self.sum_of_terms, self.q, beta=1.0)
+
+    def inner(self) -> float:
+        """⟨x, U⟩/β = ⟨C R, q⟩ of one matrix: nothing in it cancels, as it would in ⟨C, W⟩."""
+        assert self.product is not None
+        return float((self.product * self.q).sum())
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

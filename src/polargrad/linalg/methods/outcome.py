@@ -26,6 +26,25 @@ class Factor(NamedTuple):
     rank: Tensor | None = None
 
 
+class SplitFactor(NamedTuple):
+    """The factor of one tall matrix (m, n) as a product that is still to be formed.
+
+    U = scale · left · right, which another product may be made of, or which may be added to
+    something in one call.
+
+    Attributes:
+        left: the matrix, or it in a wider dtype, (m, n).
+        right: (n, n), in the same dtype.
+        inner: ⟨A, U⟩.
+        scale: a number.
+    """
+
+    left: Tensor
+    right: Tensor
+    inner: float
+    scale: float = 1.0
+
+
 @dataclass(frozen=True)
 class Promise:
     r"""What a method promises without looking at the result: a bound that every result keeps.
