@@ -88,11 +88,13 @@ def test_other_degrees_are_refused(polynomial):
 def test_a_factorization_that_fails_leaves_a_over_the_bound(monkeypatch):
     from polargrad.linalg.methods import gram_zolotarev
 
-    real = gram_zolotarev.factorize
+    failed = torch.ones((), dtype=torch.int32)
+    factorize, inverse = gram_zolotarev.factorize, gram_zolotarev.shifted_inverse
     monkeypatch.setattr(
-        gram_zolotarev,
-        "factorize",
-        lambda c, shift: real(c, shift)._replace(info=torch.ones((), dtype=torch.int32)),
+        gram_zolotarev, "factorize", lambda c, shift: factorize(c, shift)._replace(info=failed)
+    )
+    monkeypatch.setattr(
+        gram_zolotarev, "shifted_inverse", lambda c, shift: (inverse(c, shift)[0], failed)
     )
     a = with_singular_values((20, 9), torch.logspace(0, -2, 9, dtype=torch.float64))
     for method in (GramZolotarev(1, polynomial=9), GramZolotarev(3)):
@@ -100,3 +102,4 @@ def test_a_factorization_that_fails_leaves_a_over_the_bound(monkeypatch):
         ratio = factor / a
         torch.testing.assert_close(ratio, ratio[0, 0].expand_as(a))
         assert torch.linalg.matrix_norm(factor, 2) <= 1.0
+        assert method.split(a) is None
