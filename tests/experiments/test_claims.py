@@ -149,7 +149,7 @@ def test_baselines_that_need_fewer_steps_stand_in_the_condition():
         claim,
         HOLDS_IF,
         "conjugate gradients in 5 steps (0.2 s)",
-        "direct solve in 1 steps",
+        "direct solve in 1 step",
         "gradient descent, 2/(L+μ) not in 40 steps",
         "L-BFGS in 15 steps",
         condition=["and conjugate gradients, direct solve left out: fewer steps"],

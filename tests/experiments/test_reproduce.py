@@ -21,6 +21,7 @@ from small_experiments import (
 from polargrad.errors import RunFolderError
 from polargrad.experiments import reproduce as public
 from polargrad.experiments.experiment import Figure, Panel
+from polargrad.experiments.folders import at_work_in
 from polargrad.experiments.reproduce import choose, finished_experiments, reproduce
 from polargrad.experiments.results import Results
 from polargrad.experiments.runner import records_of
@@ -261,3 +262,16 @@ def test_unfinished_experiments_are_not_found(out):
     (out / "logistic" / "settings.json").write_text(json.dumps({"experiment": "logistic"}))
     records_of(out / "quadratic", 7, "polargrad").unlink()
     assert finished_experiments(out) == {}
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    """Its own alone: a user's file of another name stays."""
+    folder = tmp_path / "quadratic"
+    settings = {folder: small().as_data()}
+    with at_work_in(settings, overwrite=False):
+        pass
+    (folder / ".summary.json.abc.part").write_text("{")
+    (folder / "notes.part").write_text("mine")
+    with at_work_in(settings, overwrite=False):
+        assert not (folder / ".summary.json.abc.part").exists()
+    assert (folder / "notes.part").read_text() == "mine"

@@ -155,7 +155,7 @@ def _baselines(results: Results, bound: float, ours: float) -> tuple[str, list[s
         if timing is not None:
             spent = 1e-3 * step * (timing["gradient_ms"] + timing["update_ms"])
             seconds = f" ({spent:.2g} s)"
-        parts.append(f"{run['label']} in {step:g} steps{seconds}")
+        parts.append(f"{run['label']} in {step:g} step{'' if step == 1 else 's'}{seconds}")
     return (f" To the same bound: {'; '.join(parts)}." if parts else ""), fewer
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from polargrad.experiments.results import PROVENANCE
 from polargrad.records import RunFolder, exclusive, provenance, read_json, write_json
+from polargrad.records.files import remove_unfinished
 from polargrad.records.run_folder import SETTINGS
 
 # torch's CPU generator takes 32 bits of a seed: two larger ones could be the same data.
@@ -69,6 +70,7 @@ def _claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Non
         RunFolder.claim(folder, {"deleted": True}, overwrite=True)
         shutil.rmtree(folder)
     RunFolder.claim(folder, settings, resume=(folder / SETTINGS).exists())
+    remove_unfinished(folder)
 
 
 def add_session(folder: Path) -> None:

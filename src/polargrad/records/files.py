@@ -8,6 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+UNFINISHED = ".part"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what :func:`write_atomically` left below a folder when its process was killed.
+
+    Nobody else may be writing there.
+    """
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a file that replaces ``path`` only when it is complete and on disk.
@@ -22,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         ...     target.read_text()
         'whole'
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
