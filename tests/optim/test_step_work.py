@@ -35,7 +35,7 @@ def optimizer_of(*shapes, scale=1.0, **options):
 
 @pytest.mark.parametrize(
     ("shapes", "most", "products"),
-    [([(500, 100)], 29, 6), ([(100, 700)], 29, 6), ([(500, 5), (250, 5)], 2 * 15, 2 * 3)],
+    [([(400, 100)], 29, 6), ([(100, 450)], 29, 6), ([(500, 5), (250, 5)], 2 * 15, 2 * 3)],
     ids=str,
 )
 def test_operations_of_a_step(shapes, most, products):

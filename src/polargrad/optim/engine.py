@@ -294,10 +294,10 @@ class MatrixOptimizer(Optimizer):
         if self.nonfinite == "raise" and not bool(finite):
             refuse_nonfinite(self.param_groups, stepped)
         for group in self.param_groups:
+            if group.get("rounding") != "stochastic" or group["rule"] != "matrix":
+                continue
             # A step of lr 0, as torch.distributed.checkpoint takes it, rounds nothing.
-            still = not isinstance(group["lr"], Tensor) and not group["lr"]
-            rounds = group.get("rounding") == "stochastic" and group["rule"] == "matrix"
-            if rounds and not still:
+            if isinstance(group["lr"], Tensor) or group["lr"]:
                 group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
         gate: Tensor | None = None
         if isinstance(finite, Tensor) and self._gated(finite):

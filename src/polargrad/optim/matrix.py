@@ -90,6 +90,8 @@ class _Update:
         self.foreach = group["foreach"] is not False
         buffers = [self._buffer(p) for p in params] if self.averaged else None
         self.entries = entries_of(params, views, buffers)
+        if not (form.accumulates or self.corrected):
+            return
         for p, view in zip(params, views, strict=True):
             start_geometry(form, p, view, state[p])
             if self.corrected and STEP not in state[p]:
