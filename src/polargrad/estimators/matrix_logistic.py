@@ -13,7 +13,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
-    check_is_fitted,
     column_or_1d,
     validate_data,
 )
@@ -24,15 +23,11 @@ from polargrad.estimators.logistic_solvers import LogisticProblem, solve_lbfgs, 
 from polargrad.estimators.validation import (
     Array,
     Rows,
-    check_choice,
-    check_count,
-    check_flag,
-    check_inside,
+    check_iteration_options,
     check_no_empty_column,
-    check_number,
     check_right_design,
-    check_verbose,
     held_out_split,
+    linear_values,
     listed,
     without_empty_rows,
 )
@@ -180,9 +175,7 @@ class MatrixLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[
             NotFittedError: before :meth:`fit`.
             ValueError: if X has NaN, an infinite value or another number of columns.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        logits: Array = (X @ self.coef_.T + self.intercept_).astype(self.coef_.dtype, copy=False)
+        logits = linear_values(self, X)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
     def predict_proba(self, X: Any) -> Array:
@@ -223,15 +216,7 @@ class MatrixLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[
 
     def _check_options(self) -> None:
         """Raise for an option outside its range, or two that exclude each other."""
-        for name in ("alpha", "tol"):
-            check_number(name, getattr(self, name))
-        for name in ("max_iter", "n_iter_no_change"):
-            check_count(name, getattr(self, name))
-        for name in ("fit_intercept", "early_stopping"):
-            check_flag(name, getattr(self, name))
-        check_choice("solver", self.solver, SOLVERS)
-        check_inside("validation_fraction", self.validation_fraction)
-        check_verbose(self.verbose)
+        check_iteration_options(self, SOLVERS)
         if self.early_stopping and self.solver == "lbfgs":
             raise ValueError("early_stopping needs solver='polargrad' or 'auto', got 'lbfgs'")
 

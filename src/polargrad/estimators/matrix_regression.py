@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array
 
 from polargrad.estimators.design import Design, times
 from polargrad.estimators.iteration import HeldOut, Solution, Stopping
@@ -19,16 +19,13 @@ from polargrad.estimators.regression_solvers import (
 )
 from polargrad.estimators.validation import (
     Array,
-    check_choice,
-    check_count,
-    check_flag,
-    check_inside,
+    check_iteration_options,
     check_no_empty_column,
     check_number,
     check_right_design,
-    check_verbose,
     design_and_targets,
     held_out_split,
+    linear_values,
     without_empty_rows,
 )
 
@@ -177,10 +174,7 @@ class MatrixRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             NotFittedError: before :meth:`fit`.
             ValueError: if X has NaN, an infinite value or another number of columns.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        predicted: Array = (X @ self.coef_.T + self.intercept_).astype(self.coef_.dtype, copy=False)
-        return predicted
+        return linear_values(self, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R², averaged over the outputs, each over its observed entries.
@@ -201,15 +195,8 @@ class MatrixRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
 
     def _check_options(self) -> None:
         """Raise for an option outside its range, or two that exclude each other."""
-        for name in ("alpha", "nuclear", "tol"):
-            check_number(name, getattr(self, name))
-        for name in ("max_iter", "n_iter_no_change"):
-            check_count(name, getattr(self, name))
-        for name in ("fit_intercept", "early_stopping"):
-            check_flag(name, getattr(self, name))
-        check_choice("solver", self.solver, SOLVERS)
-        check_inside("validation_fraction", self.validation_fraction)
-        check_verbose(self.verbose)
+        check_iteration_options(self, SOLVERS)
+        check_number("nuclear", self.nuclear)
         if self.early_stopping and self.nuclear > 0:
             raise ValueError(
                 f"early_stopping regularises in place of nuclear, got nuclear={self.nuclear} "

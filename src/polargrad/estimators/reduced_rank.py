@@ -22,6 +22,7 @@ from polargrad.estimators.validation import (
     check_flag,
     check_number,
     design_and_targets,
+    linear_values,
 )
 
 __all__ = ["ReducedRankRegression"]
@@ -165,9 +166,7 @@ class ReducedRankRegression(
             NotFittedError: before :meth:`fit`.
             ValueError: if X has NaN, an infinite value or another number of columns.
         """
-        X = self._checked(X)
-        predicted: Array = (X @ self.coef_.T + self.intercept_).astype(self.coef_.dtype, copy=False)
-        return predicted
+        return linear_values(self, X)
 
     def transform(self, X: Any) -> Array:
         """Return the scores (X - mean) U, of shape (n, r): all that the predictions depend on.
@@ -176,15 +175,10 @@ class ReducedRankRegression(
             NotFittedError: before :meth:`fit`.
             ValueError: if X has NaN, an infinite value or another number of columns.
         """
-        X = self._checked(X)
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores: Array = X @ self.projection_.astype(X.dtype) - self._score_offset.astype(X.dtype)
         return scores
-
-    def _checked(self, X: Any) -> Array:
-        """X as an array with the columns of the fit."""
-        check_is_fitted(self)
-        checked: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return checked
 
     def _path(self, X: Array, Y: Array) -> _Path:
         r"""The solutions of all ranks.

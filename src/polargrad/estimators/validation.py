@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
-from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 __all__ = [
     "Array",
@@ -20,12 +25,14 @@ __all__ = [
     "check_count",
     "check_flag",
     "check_inside",
+    "check_iteration_options",
     "check_no_empty_column",
     "check_number",
     "check_right_design",
     "check_verbose",
     "design_and_targets",
     "held_out_split",
+    "linear_values",
     "listed",
     "without_empty_rows",
 ]
@@ -77,6 +84,32 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_iteration_options(estimator: Any, solvers: tuple[str, ...]) -> None:
+    """Raise for an option outside its range, of those that the iterative regressions share."""
+    for name in ("alpha", "tol"):
+        check_number(name, getattr(estimator, name))
+    for name in ("max_iter", "n_iter_no_change"):
+        check_count(name, getattr(estimator, name))
+    for name in ("fit_intercept", "early_stopping"):
+        check_flag(name, getattr(estimator, name))
+    check_choice("solver", estimator.solver, solvers)
+    check_inside("validation_fraction", estimator.validation_fraction)
+    check_verbose(estimator.verbose)
+
+
+def linear_values(estimator: Any, X: Any) -> Array:
+    """Return X Cᵀ + 1 cᵀ for the ``coef_`` C and ``intercept_`` c of a fitted estimator.
+
+    Raises:
+        NotFittedError: before ``fit``.
+        ValueError: if X has NaN, an infinite value or another number of columns.
+    """
+    check_is_fitted(estimator)
+    X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=False)
+    values: Array = X @ estimator.coef_.T + estimator.intercept_
+    return values.astype(estimator.coef_.dtype, copy=False)
 
 
 def design_and_targets(
