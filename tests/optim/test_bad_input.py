@@ -28,7 +28,6 @@ WRONG = [
     ({"lr": torch.ones(2)}, ValueError, r"lr as a tensor must hold one number, got shape \(2,\)"),
     ({"lr": True}, TypeError, "lr must be a number, got True"),
     ({"lr": "0.1"}, TypeError, "lr must be a number, got '0.1'"),
-    ({"lr": None}, TypeError, "lr must be a number, got None"),
     ({"lr": 1j}, TypeError, "lr must be a number, got 1j"),
     ({"momentum": 1.0}, ValueError, r"momentum must be in \[0, 1\), got 1.0"),
     ({"momentum": -0.1}, ValueError, r"momentum must be in \[0, 1\), got -0.1"),

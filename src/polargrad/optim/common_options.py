@@ -15,6 +15,8 @@ class EngineOptions(TypedDict, total=False):
     """Options of :class:`polargrad.optim.MatrixOptimizer` that mean the same in every preset."""
 
     decay_per_step: float
+    first_step: float | None
+    step_rate: float | None
     state_dtype: torch.dtype | str | None
     rounding: str
     rounding_seed: int

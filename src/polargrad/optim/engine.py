@@ -37,12 +37,13 @@ from polargrad.optim.group_options import (
     check_group,
     check_matrix_options,
     check_vector_options,
+    settle_step_size,
     warn_of_misspellings,
 )
 from polargrad.optim.matrix import ATTEMPTS, matrix_update
 from polargrad.optim.saved_state import SKIPPED, check_loadable, in_our_order, migrate, restore
 from polargrad.optim.stages import stage
-from polargrad.optim.step_size import decay_factor
+from polargrad.optim.step_size import FOUND, GIVEN, decay_factor
 from polargrad.optim.vector import adamw_update
 
 __all__ = ["MatrixOptimizer"]
@@ -86,7 +87,8 @@ class MatrixOptimizer(Optimizer):
         params: parameters, ``named_parameters()``, or groups, best from
             :func:`polargrad.param_groups`. Of a plain list, matrices take the matrix rule and what
             has fewer than two dimensions takes AdamW with ``vector_lr``.
-        lr: γ, a number or a tensor of one.
+        lr: γ, a number or a tensor of one; None for a size that the run finds, of which a schedule
+            moves the multiplier 1 (:func:`polargrad.optim.step_size.followed`).
         geometry: the norm or explicit preconditioner: a name, a description such as
             ``LargestRow()``, or its plain data (:mod:`polargrad.geometry`).
         magnitude: ``"dual_norm"``, ``"unit"``, or a factor of the shape
@@ -97,6 +99,9 @@ class MatrixOptimizer(Optimizer):
         weight_decay: λ. With the dual norm as magnitude refused where γλ ≥ 0.1.
         decay_per_step: λ' in [0, 1): multiplies by (1 − λ'·lr/initial lr) instead, which follows
             the schedule but not the unit of γ.
+        first_step: with lr=None, the size of the first step in the norm; None for 0.01 of the root
+            mean square of each matrix's singular values.
+        step_rate: with lr=None, η, by which a step size follows; None for 0.12.
         max_dual_norm: clips each matrix's signal to this dual norm; None for no bound.
         method: how a polar factor is computed: ``"auto"``, a name, a description such as
             ``QDWH()``, or its plain data; see :func:`polargrad.polar`.
@@ -138,7 +143,7 @@ class MatrixOptimizer(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None = None,
         *,
         geometry: str | dict[str, Any] | Geometry = "spectral",
         magnitude: str = "dual_norm",
@@ -150,6 +155,8 @@ class MatrixOptimizer(Optimizer):
         bias_correction: bool = False,
         weight_decay: float = 0.0,
         decay_per_step: float = 0.0,
+        first_step: float | None = None,
+        step_rate: float | None = None,
         max_dual_norm: float | None = None,
         method: Any = "auto",
         tol: float | None = 0.11,
@@ -178,7 +185,9 @@ class MatrixOptimizer(Optimizer):
         self._vector_defaults = {key: given[f"vector_{key}"] for key in VECTOR_KEYS}
         check_vector_options(self._vector_defaults)
         check_ordered(params)
+        given["step_size"] = FOUND if lr is None else GIVEN
         defaults = {"lr_scale": 1.0, **{key: given[key] for key in GROUP_OPTIONS}}
+        settle_step_size(defaults)
         check_matrix_options(defaults)  # torch copies them into every group
         super().__init__(params, defaults)
         if not any(g["params"] for g in self.param_groups if g["rule"] == "matrix"):
@@ -217,6 +226,8 @@ class MatrixOptimizer(Optimizer):
             adamw["lr"] = began * first["lr_scale"]
         groups = split_by_rule(group, adamw, of_matrices)
         for new in groups:
+            if new["rule"] == "matrix":
+                settle_step_size(new)
             for key, value in self.defaults.items():
                 new.setdefault(key, value)
             named = named_parameters(new)

@@ -49,7 +49,7 @@ class GradientDescent(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         momentum: float = 0.0,
         momentum_form: str = "ema",

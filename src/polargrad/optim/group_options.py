@@ -22,6 +22,7 @@ from polargrad.linalg.precision import COMPUTE_DTYPES
 from polargrad.linalg.preparation import check_choice
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.signal import FORMS
+from polargrad.optim.step_size import FOUND, GIVEN, STEP_SIZES, is_found
 
 ORDERS = ("momentum-first", "polar-first", "polyak")
 ROUNDINGS = ("nearest", "stochastic")
@@ -48,13 +49,14 @@ MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
     "nesterov": (True, False),
     "bias_correction": (True, False),
     "rounding": ROUNDINGS,
+    "step_size": STEP_SIZES,
 }
 # The arguments of the engine that every group may have of its own.
 GROUP_OPTIONS = (
     *("lr", "geometry", "magnitude", "exponent", "momentum", "momentum_form", "order"),
     *("nesterov", "bias_correction", "weight_decay", "decay_per_step", "max_dual_norm"),
     *("method", "tol", "compute_dtype", "state_dtype", "rounding", "rounding_seed"),
-    *("maximize", "foreach", "differentiable"),
+    *("step_size", "step_rate", "first_step", "maximize", "foreach", "differentiable"),
 )
 # What groups hold beside options.
 OF_GROUPS = (
@@ -124,6 +126,25 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
             raise ValueError(f"parameter {name}: {error}") from None
 
 
+def settle_step_size(options: dict[str, Any]) -> None:
+    """Say whether the step size is given or found: with lr=None the run finds it.
+
+    ``lr`` becomes 1 then, a multiplier for schedules. Options that say neither stay as they are.
+
+    Raises:
+        ValueError: for another ``step_size``, or one that is to be given and is not.
+    """
+    if "step_size" not in options:
+        if "lr" not in options:
+            return
+        options["step_size"] = FOUND if options["lr"] is None else GIVEN
+    check_choice("step_size", options["step_size"], STEP_SIZES)
+    if options.get("lr") is None:
+        if options["step_size"] == GIVEN:
+            raise ValueError(f"step_size={GIVEN!r} needs lr, got None")
+        options["lr"] = 1.0
+
+
 def check_matrix_options(options: dict[str, Any]) -> None:
     """Check the options of the matrix rule, and make them plain data: numbers, names, dicts."""
     for key, below in MATRIX_NUMBERS.items():
@@ -166,8 +187,9 @@ def _check_common(options: Mapping[str, Any]) -> None:
         )
 
 
-def _check_combination(options: Mapping[str, Any]) -> None:
+def _check_combination(options: dict[str, Any]) -> None:
     """Raise ValueError for an option that would have no effect beside the others."""
+    _check_found(options)
     scaled = options["magnitude"] == "dual_norm"
     if options["max_dual_norm"] is not None:
         _number("max_dual_norm", options["max_dual_norm"])
@@ -196,6 +218,34 @@ def _check_combination(options: Mapping[str, Any]) -> None:
         raise ValueError("bias_correction=True is for momentum_form='ema', got 'heavy-ball'")
 
 
+def _check_found(options: dict[str, Any]) -> None:
+    """Raise ValueError for what does not go with the way to the step size."""
+    for key in ("first_step", "step_rate"):
+        value = options[key]
+        if value is None:
+            continue
+        if not is_found(options):
+            raise ValueError(
+                f"{key}={value} is of a step size that the run finds: give lr=None, or leave it out"
+            )
+        options[key] = float(_number(key, value, below=1.0 if key == "step_rate" else math.inf))
+        if not options[key]:
+            raise ValueError(f"{key} must be above 0, got 0: no step would be found")
+    if not is_found(options):
+        return
+    if options["order"] == "polyak":
+        raise ValueError(
+            "order='polyak' sums whole steps, whose size cannot be found from the last direction: "
+            "give lr, or order='momentum-first' or 'polar-first'"
+        )
+    for key, neutral in (("exponent", 1.0), ("max_dual_norm", None)):
+        if options[key] != neutral:
+            raise ValueError(
+                f"{key}={options[key]} is of the dual norm, which a step size that is found takes "
+                "the place of: it would have no effect"
+            )
+
+
 def _check_shrinking(group: Mapping[str, Any]) -> None:
     """Raise ValueError for a decay that was meant for the learning rate of another optimizer."""
     if group["decay_per_step"] and not group["base_lr"]:
@@ -203,6 +253,8 @@ def _check_shrinking(group: Mapping[str, Any]) -> None:
             f"decay_per_step={group['decay_per_step']} is a decay at the initial lr, which must be "
             f"above 0 then, got lr={group['lr']}"
         )
+    if is_found(group):
+        return  # in every step a size of its own
     shrink = float(group["lr"]) * group["lr_scale"] * group["weight_decay"]
     if group["magnitude"] == "dual_norm" and shrink >= LARGEST_DECAY_A_STEP:
         raise ValueError(

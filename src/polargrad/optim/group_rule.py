@@ -8,6 +8,7 @@ from typing import Any
 from polargrad.linalg import NewtonSchulz, RandomizedSVD
 from polargrad.linalg import method as method_of
 from polargrad.optim.gaussian_size import newton_schulz_rms
+from polargrad.optim.step_size import is_found
 from polargrad.optim.update_size import ADJUSTMENTS, Rule
 
 __all__ = ["rule_of"]
@@ -32,7 +33,8 @@ def rule_of(group: Mapping[str, Any], shape: Sequence[int]) -> Rule | None:
         The rule, with ``lr`` times ``lr_scale`` as its lr, for
         :func:`polargrad.optim.update_size.update_rms` and
         :func:`polargrad.optim.translate.translate_lr`; None where no prediction is known, as for
-        Shampoo, SSD, damped or clipped factors, Polyak's order, or an exponent other than 1.
+        Shampoo, SSD, damped or clipped factors, Polyak's order, an exponent other than 1, or a
+        step size that the run finds.
 
     Example:
         >>> import torch, polargrad as pg
@@ -66,6 +68,7 @@ def _of_matrices(
     form, size = dict(group["geometry"]), group["magnitude"]
     name = form.pop("name")
     differs = group["max_dual_norm"] is not None or group["order"] == "polyak"
+    differs = differs or is_found(group)
     if differs or (size == "dual_norm" and group["exponent"] != 1.0):
         return None
     if (name, size) in PLAIN:

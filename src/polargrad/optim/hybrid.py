@@ -60,7 +60,7 @@ class HybridPolarGrad(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         hybrid: str = "row_then_polar",
         exponent: float = 1.0,

@@ -21,6 +21,7 @@ from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
 from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
 from polargrad.optim.entries import Entry, count_of, entries_of, pieces
+from polargrad.optim.found_step import FoundSteps
 from polargrad.optim.geometry_state import (
     accumulated,
     gathered,
@@ -34,7 +35,7 @@ from polargrad.optim.rounding import round_stochastically
 from polargrad.optim.routing.views import View
 from polargrad.optim.signal import mixed
 from polargrad.optim.stages import stage
-from polargrad.optim.step_size import step_size
+from polargrad.optim.step_size import is_found, step_size
 
 __all__ = ["ATTEMPTS", "BUFFER", "STEP", "buffer_dtype", "matrix_update"]
 
@@ -90,6 +91,10 @@ class _Update:
         self.foreach = group["foreach"] is not False
         buffers = [self._buffer(p) for p in params] if self.averaged else None
         self.entries = entries_of(params, views, buffers)
+        self.found: FoundSteps | None = None
+        if is_found(group):
+            dtypes = [buffer_dtype(group, p) for p in params]
+            self.found = FoundSteps(group, params, views, state, dtypes, gate)
         if not (form.accumulates or self.corrected):
             return
         for p, view in zip(params, views, strict=True):
@@ -122,7 +127,8 @@ class _Update:
         form = self.geometry
         plain = isinstance(form, Spectral) and form.uses_polar and not form.correct
         signal_as_it_is = not (self.corrected or (self.averaged and self.group["nesterov"]))
-        return plain and self.gate is None and signal_as_it_is and (self.first or not self.averaged)
+        known = self.gate is None and self.found is None
+        return plain and known and signal_as_it_is and (self.first or not self.averaged)
 
     def _step_alone(self) -> list[int]:
         """Step the small matrices that no other shares a shape with; return which are left."""
@@ -185,6 +191,7 @@ class _Update:
         if entry.buffer is not None and self.first:
             signal = entry.buffer
             beside = self.geometry.accumulates or self.group["nesterov"] or self.corrected
+            beside = beside or self.found is not None
             read = [entry.buffer, *read] if beside else [entry.buffer]
         tensor, dtype = signal.tensor, working_dtype(signal.tensor.dtype)
         key = (signal.shape, tensor.dtype, entry.gradient.tensor.dtype, tensor.device)
@@ -206,7 +213,7 @@ class _Update:
             self._apply(positions, results)
 
     def _ascend(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
-        """Unit directions of a stack, how far to go along each; counters and state, if any."""
+        """Unit directions of a stack, how far to go along each; what is counted, found, kept."""
         entries, owners = self._chosen(positions)
         averaged = self.averaged and self.first
         signal = _working(stacks[0])
@@ -231,12 +238,18 @@ class _Update:
             past = gathered(self.geometry, entries, owners)
             state = accumulated(self.geometry, past, gradient)
             del past
+        look = None if self.found is None else self.found.look(positions, gradient)
         del gradient  # of half precision it is a wider copy
         direction, dual = self._ascent_of(signal, state)
-        more = (*(() if counts is None else (counts,)), *(() if state is None else state.values()))
+        more = [] if counts is None else [counts]
         scale = self._scale(dual, dual.dtype, *signal.shape[-2:])
         assert isinstance(scale, Tensor)  # as the dual norms are
-        return direction, scale, *more
+        if self.found is not None and look is not None:
+            of_signal = signal if averaged else None
+            sizes, search = self.found.follow(entries, owners, look, dual, of_signal)
+            scale = scale * sizes.to(scale.dtype)
+            more += [sizes, search]
+        return direction, scale, *more, *(() if state is None else state.values())
 
     def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
@@ -262,6 +275,8 @@ class _Update:
             bounds.append(self.group["max_dual_norm"])
         dual = dual.clamp(max=min(bounds)) if isinstance(dual, Tensor) else min(dual, *bounds)
         kind, exponent = self.group["magnitude"], self.group["exponent"]
+        if self.found is not None and kind == "dual_norm":
+            kind = "unit"  # the size that is found takes its place
         size = magnitude(kind, dual, rows, columns, exponent=exponent)
         if isinstance(dual, Tensor) and not isinstance(size, Tensor):
             size = torch.full_like(dual, size)
@@ -290,13 +305,17 @@ class _Update:
         if counts is not None:
             kept = [own[STEP][e.number] for e, own in zip(entries, owners, strict=True)]
             store(kept, list(counts.unbind(0)), self.gate)
+        found = [more.pop(0), more.pop(0)] if self.found is not None else []
         if more:
             scatter(self.geometry, entries, owners, more, self.gate)
-        if self.first or not self.averaged:
-            deltas = direction.mul_(scale.view(-1, 1, 1))
-        else:
-            deltas = self._smoothed(entries, direction, scale, counts)
-        self._move(positions, entries, deltas)
+        if self.averaged and self.group["order"] == "polyak":
+            self._move(positions, entries, self._summed(entries, direction, scale))
+            return
+        if self.averaged and not self.first:
+            direction = self._smoothed(entries, direction, counts)
+        if self.found is not None:
+            direction = self.found.keep(positions, entries, owners, direction, *found)
+        self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:
         """X ← δX − step, for the matrices of a stack."""
@@ -322,29 +341,24 @@ class _Update:
             )
         return value.to(target.dtype)
 
-    def _smoothed(
-        self, entries: list[Entry], direction: Tensor, scale: Tensor, counts: Tensor | None
-    ) -> Tensor:
-        """A momentum of directions, scaled (polar-first); or a momentum of steps (Polyak)."""
+    def _smoothed(self, entries: list[Entry], direction: Tensor, counts: Tensor | None) -> Tensor:
+        """A momentum of directions (polar-first)."""
+        form = self.group["momentum_form"]
+        smooth = self._averaged(entries, direction, form)
+        ahead = direction if self.group["nesterov"] else None
+        return mixed(smooth, ahead, self.beta, form=form, counts=counts)
+
+    def _summed(self, entries: list[Entry], direction: Tensor, scale: Tensor) -> Tensor:
+        """A momentum of steps (Polyak)."""
+        return self._averaged(entries, direction * scale[:, None, None], "heavy-ball")
+
+    def _averaged(self, entries: list[Entry], new: Tensor, form: str) -> Tensor:
+        """The momentum of a stack after what is new, as a stack."""
         buffers = [e.buffer for e in entries if e.buffer is not None]
         targets = [buffer.tensor for buffer in buffers]
-        polyak = self.group["order"] == "polyak"
-        inputs = direction * scale[:, None, None] if polyak else direction
-        form = "heavy-ball" if polyak else self.group["momentum_form"]
-        average(
-            targets,
-            pieces(inputs, targets),
-            self.beta,
-            form=form,
-            gate=self.gate,
-            foreach=self.foreach,
-        )
-        smooth = torch.stack([buffer.matrix() for buffer in buffers]).to(direction.dtype)
-        if polyak:
-            return smooth
-        ahead = direction if self.group["nesterov"] else None
-        smooth = mixed(smooth, ahead, self.beta, form=form, counts=counts)
-        return smooth * scale[:, None, None]
+        inputs = pieces(new, targets)
+        average(targets, inputs, self.beta, form=form, gate=self.gate, foreach=self.foreach)
+        return torch.stack([buffer.matrix() for buffer in buffers]).to(new.dtype)
 
     def _buffer(self, p: Tensor) -> Tensor:
         """The momentum of a parameter, zero before the first step."""

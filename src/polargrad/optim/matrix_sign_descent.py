@@ -49,7 +49,7 @@ class MatrixSignDescent(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         momentum: float = 0.0,
         weight_decay: float = 0.0,

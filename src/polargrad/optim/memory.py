@@ -15,6 +15,7 @@ from polargrad.linalg import GramEigh, GramZolotarev, Method
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.views import logical_shapes
+from polargrad.optim.step_size import is_found
 
 __all__ = ["stacks_held", "step_bytes"]
 
@@ -51,6 +52,8 @@ UNPOLISHED = 8
 # What a composition adds to the method of its polar factor.
 COMPOSITIONS = {"spectral": 0, "row_then_polar": 3, "polar_then_row": 1}
 FROM_ONE_SIDE = 15
+# What a step size that is found adds: the gradient beside the signal, and what is kept.
+FOUND_SIZE = 2
 
 
 def step_bytes(optimizer: Optimizer) -> int:
@@ -82,6 +85,7 @@ def _stacks(optimizer: Optimizer) -> Iterator[tuple[int, int]]:
         for (m, n, dtype, device), count in counts.items():
             example = torch.empty(m, n, dtype=dtype, device=device)
             k = _of_geometry(group, group["geometry"], example) + _of_order(group)
+            k += FOUND_SIZE if is_found(group) else 0
             one = m * n * dtype.itemsize
             yield k, min(count * one, max(STACK_BYTES, one))
 

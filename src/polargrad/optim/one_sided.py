@@ -58,7 +58,7 @@ class OneSidedPolarGrad(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         side: str = "right",
         exponent: float = 1.0,

@@ -86,7 +86,7 @@ class PolarGrad(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None = None,
         *,
         momentum: float = 0.95,
         momentum_form: str = "ema",

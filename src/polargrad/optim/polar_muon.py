@@ -56,7 +56,7 @@ class PolarMuon(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         momentum: float = 0.95,
         nesterov: bool = True,

@@ -22,7 +22,7 @@ class _NormalisedDescent(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor | None = 1e-3,
         *,
         momentum: float = 0.95,
         scaled: bool = False,

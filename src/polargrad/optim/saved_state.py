@@ -15,6 +15,7 @@ from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
+from polargrad.optim.step_size import GIVEN, LAST, SEARCH, SIZE
 from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
@@ -111,9 +112,11 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
         return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
     options = {"state_dtype": None} | group
+    counted = torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta")
+    averaged = example.to(buffer_dtype(options, parameter))
     return {
-        BUFFER: example.to(buffer_dtype(options, parameter)),
-        STEP: torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta"),
+        **dict.fromkeys((BUFFER, LAST), averaged),
+        **dict.fromkeys((STEP, SIZE, SEARCH), counted),
         **geometry_state(form, example, view),
     }
 
@@ -141,6 +144,7 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
 
 def migrate(group: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Complete a loaded group: what an older version did not have is as in this optimizer."""
+    group.setdefault("step_size", GIVEN)  # before it could be found
     for key, value in defaults.items():
         group.setdefault(key, value)
     if group.get("magnitude") == "nuclear":  # the dual norm of what was the only norm

@@ -55,7 +55,7 @@ class Shampoo(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         beta2: float | None = None,
         damping: float = 0.0,

@@ -61,7 +61,7 @@ class SOAP(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 3e-3,
+        lr: float | Tensor | None = 3e-3,
         *,
         betas: tuple[float, float] = (0.95, 0.95),
         eps: float = 1e-8,

@@ -52,7 +52,7 @@ class SSD(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor | None,
         *,
         rank: int,
         oversampling: int = 8,

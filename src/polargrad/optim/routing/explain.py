@@ -24,6 +24,7 @@ from polargrad.optim.routing.overrides import RoleRules
 from polargrad.optim.routing.policies import Policy
 from polargrad.optim.routing.roles import assign
 from polargrad.optim.routing.views import logical_shapes
+from polargrad.optim.step_size import SIZE, is_found
 from polargrad.optim.update_size import update_rms
 
 __all__ = ["Explanation", "Row", "explain"]
@@ -41,7 +42,9 @@ class Row:
         matrices: its logical matrices, ``"3 × 512×512"`` or ``"512×512 + 2 × 128×512"``, or its
             shape under the vector rule.
         rule: who steps it, with the method of the polar factor.
-        lr: its learning rate, None where no optimizer has been made yet.
+        lr: its learning rate, None where no optimizer has been made yet. Where the run finds the
+            step size it is the median size of the last step over the matrices of the parameter,
+            None before the first.
         weight_decay: its decay, likewise.
         reason: why.
         numel: how many numbers it holds.
@@ -203,7 +206,7 @@ def _optimizer_rows(optimizer: Optimizer) -> list[Row]:
                     role=role,
                     matrices=_matrices(group["rule"], view, parameter),
                     rule=_rule(group, view, parameter),
-                    lr=float(group["lr"]) * float(group.get("lr_scale", 1.0)),
+                    lr=_lr(group, optimizer.state.get(parameter, {})),
                     weight_decay=_decay(group),
                     reason=reason,
                     numel=parameter.numel(),
@@ -258,7 +261,9 @@ def _direction(options: Mapping[str, Any]) -> str:
     power = f"^{exponent:g}" if exponent != 1.0 else ""
     form = _form(options.get("geometry", "spectral"))
     size = options.get("magnitude", "")
-    if size == "dual_norm" and form.startswith("spectral"):
+    if is_found(options):
+        size = "found size" if size in ("dual_norm", "unit") else f"found size × {size}"
+    elif size == "dual_norm" and form.startswith("spectral"):
         size = "nuclear"  # what its dual norm is called
     size += power
     return " × ".join(part for part in (size, form if form != "spectral" else "") if part)
@@ -278,6 +283,15 @@ def _form(spec: Any) -> str:
     ]
     words = [_form(inner)] if inner is not None else []
     return str(spec.get("name")) + (f"({', '.join([*words, *said])})" if words or said else "")
+
+
+def _lr(group: Mapping[str, Any], state: Mapping[str, Any]) -> float | None:
+    """The learning rate; of a size that the run finds the median one, None before a step."""
+    given = float(group["lr"]) * float(group.get("lr_scale", 1.0))
+    if group["rule"] == "adamw" or not is_found(group):
+        return given
+    sizes = state.get(SIZE)
+    return None if sizes is None or not len(sizes) else given * float(sizes.median())
 
 
 def _decay(group: Mapping[str, Any]) -> float:

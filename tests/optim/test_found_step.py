@@ -1,0 +1,445 @@
+"""Step sizes that the run finds: the rule against a loop, invariances, state, and problems."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import polargrad as pg
+from polargrad import optim
+from polargrad.optim.step_size import LAST, RATE, SEARCH, SIZE, followed, turn
+
+FIRST = 0.01
+
+
+def polar(a):
+    u, s, vh = torch.linalg.svd(a, full_matrices=False)
+    return u @ vh, float(s.sum())
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def first_size(x):
+    """0.01 of the root mean square of the singular values; 0.01 for a matrix that is zero."""
+    size = float(torch.linalg.svdvals(x).square().mean().sqrt())
+    return FIRST * size if size else FIRST
+
+
+class Rule:
+    """The rule of one matrix, written from its formula with plain numbers."""
+
+    def __init__(self, size, rate=RATE):
+        self.size, self.rate, self.signs, self.searching = size, rate, set(), True
+
+    def follow(self, h):
+        h = max(-1.0, min(1.0, h))
+        if h:
+            self.signs.add(h > 0)
+        self.searching = self.searching and len(self.signs) < 2
+        fall = 1.1 if h < 0 else 1.0
+        self.size *= math.exp(h * (math.log(2) if self.searching else fall * self.rate))
+        return self.size
+
+
+def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, decay=0.0, lr=1.0):
+    """Yield X and the size of each step; ``gradients(X, k)`` are those of step k."""
+    x, m, last = start.clone(), torch.zeros_like(start), None
+    rule = Rule(first_size(start))
+    for k in range(1000):
+        g = gradients(x, k)
+        multiplier = lr(k) if callable(lr) else lr
+        if order == "momentum-first":
+            m = beta * m + (1 - beta) * g
+            signal = beta * m + (1 - beta) * g if nesterov and beta else m
+            u, of_signal = polar(signal)
+            dual = of_signal * float(g.norm()) / float(signal.norm()) if beta else of_signal
+        else:
+            d, dual = polar(g)
+            m = beta * m + (1 - beta) * d
+            u = beta * m + (1 - beta) * d if nesterov else m
+        if last is not None:
+            rule.follow(float((g * last).sum()) / dual)
+        u = u + decay * x
+        last = min(1.0, multiplier) * u
+        x = x - multiplier * rule.size * u
+        yield x, rule.size
+
+
+class Quadratic:
+    """½⟨X − X*, H₁ (X − X*) H₂⟩."""
+
+    def __init__(self, m=7, n=4, seed=0, condition=30.0, scale=1.0):
+        left, right = (torch.logspace(0, -0.5 * math.log10(condition), k).double() for k in (m, n))
+        q, r = (torch.linalg.qr(randn(k, k, seed=seed + k))[0] for k in (m, n))
+        self.left, self.right = scale * (q * left) @ q.T, (r * right) @ r.T
+        self.solution = randn(m, n, seed=seed + 100)
+
+    def gradient(self, x, k=0):
+        return self.left @ (x - self.solution) @ self.right
+
+    def gap(self, x):
+        return 0.5 * float(((x - self.solution) * self.gradient(x)).sum())
+
+
+def noisy(problem, noise=0.3):
+    """Its gradient with noise that depends on the step alone."""
+    return lambda x, k: problem.gradient(x) + noise * randn(*x.shape, seed=1000 + k)
+
+
+def times(factor, gradients):
+    """The gradients of a loss in another unit."""
+    return lambda x, k: factor * gradients(x, k)
+
+
+def stepped(optimizer, parameter, gradients, steps, schedule=None):
+    for k in range(steps):
+        parameter.grad = gradients(parameter.detach().double(), k).to(parameter.dtype)
+        if schedule is not None:
+            optimizer.param_groups[0]["lr"] = schedule(k)
+        optimizer.step()
+    return parameter.detach()
+
+
+CASES = {
+    "gradient": {},
+    "momentum-first": {"beta": 0.8},
+    "Nesterov": {"beta": 0.8, "nesterov": True},
+    "polar-first": {"beta": 0.8, "order": "polar-first"},
+    "polar-first, Nesterov": {"beta": 0.8, "order": "polar-first", "nesterov": True},
+    "decay": {"decay": 0.05},
+    "momentum-first, decay": {"beta": 0.5, "decay": 0.05},
+    "warmup": {"lr": lambda k: min(1.0, k / 10)},
+    "restarts": {"beta": 0.5, "lr": lambda k: 0.5 * (1 + math.cos(math.pi * (k % 9) / 9))},
+    "a multiplier above 1": {"lr": lambda k: 3.0},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5), (6, 1)], ids=str)
+def test_the_rule_is_that_of_the_formula(case, shape):
+    problem, start = Quadratic(*shape), randn(*shape, seed=5)
+    gradients = noisy(problem)
+    parameter = nn.Parameter(start.clone())
+    optimizer = pg.PolarGrad(
+        [parameter],
+        method="svd",
+        momentum=case.get("beta", 0.0),
+        order=case.get("order", "momentum-first"),
+        nesterov=case.get("nesterov", False),
+        weight_decay=case.get("decay", 0.0),
+    )
+    schedule = case.get("lr")
+    found = stepped(optimizer, parameter, gradients, 25, schedule)
+    expected = loop(start, gradients, **case)
+    for _ in range(25):
+        x, size = next(expected)
+    # Sizes are float32: 25 of them round 25 times.
+    torch.testing.assert_close(found, x, rtol=3e-5, atol=3e-5)
+    assert float(optimizer.state[parameter][SIZE]) == pytest.approx(size, rel=1e-5)
+
+
+@pytest.mark.parametrize("h", [(1, 1, 1), (-1, -1), (0.5, -0.25, 0.5), (0, 0.3, 0, 0.3, -1), ()])
+def test_followed_is_the_formula(h):
+    rule, size, search = Rule(3.0), torch.tensor([3.0]), torch.zeros(1)
+    for value in h:
+        size, search = followed(size, search, torch.tensor([float(value)]), RATE)
+        assert float(size) == pytest.approx(rule.follow(value), rel=1e-6)
+
+
+def test_what_has_no_ratio_leaves_the_size_alone():
+    assert float(turn(torch.zeros(1), torch.zeros(1))) == 0.0
+    size, search = followed(torch.ones(1), torch.zeros(1), torch.zeros(1), RATE)
+    assert float(size) == 1.0
+    assert float(search) == 0.0
+
+
+def test_an_objective_without_a_minimum_ends_in_a_number():
+    size, search = torch.ones(1), torch.zeros(1)
+    for _ in range(1000):
+        size, search = followed(size, search, torch.ones(1), RATE)
+    assert size.isfinite().all()
+
+
+@pytest.mark.parametrize("first", [1e-4, 0.3, 1e2])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 1)], ids=str)
+def test_the_first_step_is_taken(first, shape):
+    start = randn(*shape)
+    parameter = nn.Parameter(start.clone())
+    optimizer = pg.PolarGrad([parameter], first_step=first, momentum=0.0, method="svd")
+    parameter.grad = randn(*shape, seed=3)
+    optimizer.step()
+    moved = torch.linalg.matrix_norm(parameter.detach() - start, 2)
+    assert float(moved) == pytest.approx(first, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3])
+def test_the_first_step_by_default(scale):
+    start = scale * randn(6, 4)
+    parameter = nn.Parameter(start.clone())
+    optimizer = pg.PolarGrad([parameter], momentum=0.0, method="svd")
+    parameter.grad = randn(6, 4, seed=3)
+    optimizer.step()
+    moved = torch.linalg.matrix_norm(parameter.detach() - start, 2)
+    assert float(moved) == pytest.approx(first_size(start), rel=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("exponent", [-20, 20])
+def test_a_loss_times_a_power_of_two_changes_no_bit(momentum, exponent):
+    ends = []
+    for factor in (1.0, 2.0**exponent):
+        problem = Quadratic(scale=1.0)
+        parameter = nn.Parameter(randn(7, 4, seed=5).float())
+        optimizer = pg.PolarGrad([parameter], momentum=momentum)
+        ends.append(stepped(optimizer, parameter, times(factor, noisy(problem)), 30))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_a_loss_in_another_unit_comes_to_the_same(factor):
+    problem = Quadratic()
+    gaps = []
+    for unit in (1.0, factor):
+        parameter = nn.Parameter(randn(7, 4, seed=5))
+        optimizer = pg.PolarGrad([parameter], momentum=0.0, method="svd")
+        x = stepped(optimizer, parameter, times(unit, problem.gradient), 40)
+        gaps.append(problem.gap(x))
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)
+
+
+def test_a_zero_gradient_leaves_the_size_alone():
+    parameter = nn.Parameter(randn(6, 4))
+    optimizer = pg.PolarGrad([parameter], momentum=0.0)
+    problem = Quadratic(6, 4)
+    stepped(optimizer, parameter, problem.gradient, 5)
+    before, size = parameter.detach().clone(), optimizer.state[parameter][SIZE].clone()
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.equal(parameter, before)
+    assert torch.equal(optimizer.state[parameter][SIZE], size)
+
+
+@pytest.mark.parametrize("options", [{}, {"capturable": True}, {"momentum": 0.9}])
+def test_a_gradient_that_is_not_finite_changes_nothing(options):
+    parameter = nn.Parameter(randn(6, 4).float())
+    optimizer = pg.PolarGrad([parameter], **{"momentum": 0.0} | options)
+    stepped(optimizer, parameter, Quadratic(6, 4).gradient, 3)
+    before, state = parameter.detach().clone(), copy.deepcopy(optimizer.state[parameter])
+    parameter.grad[2, 3] = torch.inf
+    optimizer.step()
+    assert torch.equal(parameter, before)
+    assert all(torch.equal(state[key], optimizer.state[parameter][key]) for key in state)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_nothing_is_read_on_the_host(momentum):
+    """With capturable every decision is one of tensors, and comes to the same."""
+    ends = []
+    for capturable in (False, True):
+        parameter = nn.Parameter(randn(7, 4, seed=5).float())
+        optimizer = pg.PolarGrad([parameter], momentum=momentum, capturable=capturable)
+        ends.append(stepped(optimizer, parameter, noisy(Quadratic()), 20))
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
+def test_state_is_saved_and_continues_to_the_bit(tmp_path):
+    problem = Quadratic()
+
+    def make():
+        parameter = nn.Parameter(randn(7, 4, seed=5))
+        return parameter, pg.PolarGrad([parameter], momentum=0.9)
+
+    parameter, optimizer = make()
+    stepped(optimizer, parameter, noisy(problem), 12)
+    torch.save([parameter.detach(), optimizer.state_dict()], tmp_path / "state.pt")
+    whole = stepped(optimizer, parameter, problem.gradient, 12)
+
+    again, other = make()
+    saved, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    other.load_state_dict(state)
+    again.data.copy_(saved)
+    assert torch.equal(stepped(other, again, problem.gradient, 12), whole)
+    assert {LAST, SIZE, SEARCH} <= set(other.state[again])
+
+
+def test_an_older_state_is_one_of_a_given_lr():
+    parameter = nn.Parameter(randn(6, 4))
+    given = pg.PolarGrad([parameter], lr=0.1)
+    parameter.grad = randn(6, 4, seed=1)
+    given.step()
+    state = given.state_dict()
+    for key in ("step_size", "step_rate", "first_step"):
+        del state["param_groups"][0][key]
+    other = pg.PolarGrad([parameter])
+    other.load_state_dict(state)
+    assert other.param_groups[0]["step_size"] == "given"
+    assert other.param_groups[0]["lr"] == 0.1
+
+
+def test_a_state_of_other_matrices_is_refused():
+    parameter = nn.Parameter(randn(6, 4))
+    optimizer = pg.PolarGrad([parameter])
+    stepped(optimizer, parameter, Quadratic(6, 4).gradient, 1)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][0][SIZE] = torch.ones(3)
+    with pytest.raises(ValueError, match="step_size of parameter number 0 has shape"):
+        optimizer.load_state_dict(state)
+
+
+def test_each_logical_matrix_has_a_size_of_its_own():
+    """A fused parameter is what its parts are as parameters."""
+    parts = [randn(4, 6, seed=i) * 10.0**i for i in range(3)]
+    fused = nn.Parameter(torch.cat(parts))
+    view = {"kind": "split", "parts": 3}
+    whole = pg.PolarGrad(
+        [{"params": [fused], "rule": "matrix", "views": [view]}], momentum=0.5, method="svd"
+    )
+    own = [nn.Parameter(part.clone()) for part in parts]
+    separate = pg.PolarGrad(own, momentum=0.5, method="svd")
+    for k in range(10):
+        gradients = [randn(4, 6, seed=50 + 3 * k + i) + p.detach() for i, p in enumerate(own)]
+        fused.grad = torch.cat(gradients)
+        for p, g in zip(own, gradients, strict=True):
+            p.grad = g
+        whole.step()
+        separate.step()
+    torch.testing.assert_close(fused, torch.cat(own), rtol=1e-9, atol=1e-9)
+    sizes = torch.cat([separate.state[p][SIZE] for p in own])
+    torch.testing.assert_close(whole.state[fused][SIZE], sizes)
+    assert sizes.unique().numel() == 3
+
+
+def test_a_schedule_that_begins_at_zero_moves_nothing_and_finds_nothing():
+    parameter = nn.Parameter(randn(7, 4, seed=5))
+    optimizer = pg.PolarGrad([parameter], momentum=0.0)
+    before = parameter.detach().clone()
+    stepped(optimizer, parameter, Quadratic().gradient, 3, schedule=lambda k: 0.0)
+    assert torch.equal(parameter, before)
+    assert float(optimizer.state[parameter][SIZE]) == pytest.approx(first_size(before), rel=1e-6)
+
+
+def test_a_scheduler_of_torch_moves_the_multiplier():
+    parameter = nn.Parameter(randn(7, 4, seed=5))
+    optimizer = pg.PolarGrad([parameter], momentum=0.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    for _ in range(10):
+        parameter.grad = Quadratic().gradient(parameter.detach())
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+# Every method of the frame, without a learning rate.
+METHODS = {
+    "PolarGrad": lambda p: pg.PolarGrad(p, momentum=0.5),
+    "polar-first": lambda p: pg.PolarGrad(p, momentum=0.5, order="polar-first"),
+    "PolarMuon": lambda p: optim.PolarMuon(p, None, momentum=0.5),
+    "Muon": lambda p: pg.Muon(p, None, momentum=0.5, weight_decay=0.0),
+    "MatrixSignDescent": lambda p: optim.MatrixSignDescent(p, None),
+    "GradientDescent": lambda p: optim.GradientDescent(p, None),
+    "SignSGD": lambda p: optim.SignSGD(p, None),
+    "RowNorm": lambda p: optim.RowNorm(p, None),
+    "HybridPolarGrad": lambda p: optim.HybridPolarGrad(p, None),
+    "Shampoo": lambda p: optim.Shampoo(p, None),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_finds_a_size(name):
+    """From a first step that is a hundred times too small: a given one would stay where it is."""
+    problem = Quadratic(condition=3.0)
+    parameter = nn.Parameter(problem.solution + 100.0 * randn(7, 4, seed=5))
+    optimizer = METHODS[name]([parameter])
+    optimizer.param_groups[0]["first_step"] = 1e-3
+    before = problem.gap(parameter.detach())
+    x = stepped(optimizer, parameter, problem.gradient, 200)
+    assert problem.gap(x) < 1e-2 * before
+
+
+# Problems.
+
+
+@pytest.mark.parametrize("first", [1e-4, 1.0, 1e2])
+def test_the_papers_quadratic(first):
+    """Section 6.1 in float64: the gap from 2e9 to below 1e-6 in 300 steps, from any start."""
+    from polargrad.problems import MatrixQuadraticRegression
+
+    problem, start = MatrixQuadraticRegression.published(42)
+    problem = problem.to(torch.float64)
+    parameter = nn.Parameter(start.double())
+    optimizer = pg.PolarGrad([parameter], momentum=0.0, first_step=first, tol=None)
+    x = stepped(optimizer, parameter, lambda x, k: problem.gradient(x), 300)
+    assert float(problem.gap(x)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["kronecker", "general", "column"])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_quadratics(kind, seed):
+    """κ_H = 10: a relative gap of 1e-12 within 300 steps."""
+    shape = (24, 1) if kind == "column" else (12, 6)
+    if kind == "kronecker":
+        problem = Quadratic(*shape, seed=seed, condition=10.0)
+        gradient, gap = problem.gradient, problem.gap
+    else:
+        size = shape[0] * shape[1]
+        q = torch.linalg.qr(randn(size, size, seed=seed))[0]
+        hessian = (q * torch.logspace(0, -1, size).double()) @ q.T
+        solution = randn(*shape, seed=seed + 7)
+
+        def gradient(x, k=0):
+            return (hessian @ (x - solution).flatten()).view(shape)
+
+        def gap(x):
+            return 0.5 * float(((x - solution) * gradient(x)).sum())
+
+    parameter = nn.Parameter(randn(*shape, seed=seed + 1))
+    before = gap(parameter.detach())
+    optimizer = pg.PolarGrad([parameter], momentum=0.0, method="svd")
+    assert gap(stepped(optimizer, parameter, gradient, 300)) < 1e-12 * before
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.1, "first_step": 1e-3}, "first_step=0.001 is of a step size that the run finds"),
+        ({"lr": 0.1, "step_rate": 0.2}, "step_rate=0.2 is of a step size that the run finds"),
+        ({"first_step": 0.0}, "first_step must be above 0, got 0"),
+        ({"first_step": -1.0}, "first_step must be at least 0 and finite, got -1.0"),
+        ({"step_rate": 0.0}, "step_rate must be above 0, got 0"),
+        ({"step_rate": 1.0}, r"step_rate must be in \[0, 1\), got 1.0"),
+        ({"order": "polyak"}, "order='polyak' sums whole steps"),
+        ({"max_dual_norm": 1.0}, "max_dual_norm=1.0 is of the dual norm"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        pg.PolarGrad([nn.Parameter(torch.eye(3))], **options)
+
+
+def test_groups_may_differ():
+    """lr=None in a group is a size that is found; a number in a group is given."""
+    a, b = nn.Parameter(torch.eye(3)), nn.Parameter(torch.eye(3))
+    optimizer = pg.PolarGrad([{"params": [a]}, {"params": [b], "lr": 0.1}])
+    assert [g["step_size"] for g in optimizer.param_groups] == ["hypergradient", "given"]
+    optimizer = pg.PolarGrad([{"params": [a], "lr": None}, {"params": [b]}], lr=0.1)
+    assert [g["step_size"] for g in optimizer.param_groups] == ["hypergradient", "given"]
+    assert [g["lr"] for g in optimizer.param_groups] == [1.0, 0.1]
+
+
+def test_explain_shows_what_was_found():
+    parameter = nn.Parameter(randn(7, 4, seed=5))
+    optimizer = pg.PolarGrad([parameter], momentum=0.0)
+    (row,) = pg.explain(optimizer).rows
+    assert row.lr is None
+    assert row.rule.startswith("found size")
+    stepped(optimizer, parameter, Quadratic().gradient, 4)
+    (row,) = pg.explain(optimizer).rows
+    assert row.lr == pytest.approx(float(optimizer.state[parameter][SIZE]))
