@@ -124,6 +124,17 @@ def test_goes_below_its_window_where_the_best_is():
     assert abs(best(tried) + 290) <= Grid().fine
 
 
+def test_goes_above_its_window_where_the_best_is():
+    """As of a polar factor that is so rough that ten times the rate is needed."""
+    tried = swept(plateau(rate(290)))
+    assert abs(best(tried) - 290) <= Grid().fine
+    tried = swept(lambda index: Outcome(1.0 / rate(index)))
+    assert max(tried) == WINDOW[1] + Grid().beyond
+    low, high = good_region(swept(lambda index: Outcome(1.0 if index < 260 else 1e3)))
+    assert abs(high - 260) <= Grid().coarse
+    assert low < WINDOW[0]
+
+
 def test_ends_where_everything_is_lost():
     tried = swept(lambda index: Outcome(math.inf, lost=True, blown=True))
     assert best(tried) is limit(tried) is good_region(tried) is None

@@ -101,7 +101,7 @@ class MatrixOptimizer(Optimizer):
             the schedule but not the unit of γ.
         first_step: with lr=None, the size of the first step in the norm; None for 0.01 of the root
             mean square of each matrix's singular values.
-        step_rate: with lr=None, η, by which a step size follows; None for 0.12.
+        step_rate: with lr=None, η, by which a step size follows; None for 0.1.
         max_dual_norm: clips each matrix's signal to this dual norm; None for no bound.
         method: how a polar factor is computed: ``"auto"``, a name, a description such as
             ``QDWH()``, or its plain data; see :func:`polargrad.polar`.

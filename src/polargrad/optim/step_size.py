@@ -25,7 +25,7 @@ LAST, SIZE, SEARCH = "last_direction", "step_size", "step_size_search"
 FOUND_KEYS = (LAST, SIZE, SEARCH)
 DONE = 2.0
 # η: see docs/step_size.md for what 0.05 to 0.2 do.
-RATE = 0.12
+RATE = 0.1
 # While all signs agree the size is off by orders of magnitude: it doubles, or is halved.
 SEARCH_RATE = math.log(2.0)
 # How much faster a size falls than it grows. At 1 a step that overshoots by as much as the one

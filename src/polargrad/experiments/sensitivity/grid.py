@@ -24,7 +24,8 @@ class Grid:
         fine: between two points near the best one and near the limit.
         finest: how narrowly the limit, and the ends of a narrow good region, are enclosed.
         near: how far on either side "near" is.
-        beyond: how far below its window a sweep may go on when the best lies at its lower end.
+        beyond: how far outside of its window a sweep may go on when the best, or an end of the
+            good region, lies at an end of it.
     """
 
     coarse: int = 20
@@ -72,7 +73,7 @@ def next_point(grid: Grid, window: tuple[int, int], tried: Tried) -> int | None:
 
     Args:
         grid: how densely.
-        window: the first point, and one that is not exceeded.
+        window: the first point, and one beyond which only a best or good region leads.
         tried: the outcomes so far.
 
     Example:
@@ -150,7 +151,7 @@ def good_region(tried: Tried) -> tuple[int, int] | None:
 
 
 def _coarse(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int]:
-    """Upwards to the first that is lost; below the window while the best is at the lower end."""
+    """Upwards to the first that is lost; out of the window while the best is at an end of it."""
     index, top = window
     least = math.inf
     while index <= top:
@@ -160,14 +161,21 @@ def _coarse(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int]:
         least = min(least, tried[index].value)
         hopeless = tried[index].value > HOPELESS * least
         index += grid.coarse * (2 if hopeless else 1)
-    lowest = min(tried)
+    lowest, highest = min(tried), max(tried)
     if tried[lowest].lost or best(tried) == lowest:
         yield from _downwards(grid, window, lowest)
+    if best(tried) == highest:
+        yield from _upwards(grid, window, highest)
 
 
 def _downwards(grid: Grid, window: tuple[int, int], least: int) -> Iterable[int]:
     if least - grid.coarse >= window[0] - grid.beyond:
         yield least - grid.coarse
+
+
+def _upwards(grid: Grid, window: tuple[int, int], largest: int) -> Iterable[int]:
+    if largest + grid.coarse <= window[1] + grid.beyond:
+        yield largest + grid.coarse
 
 
 def _around_limit(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int]:
@@ -187,7 +195,7 @@ def _around_best(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[
     if centre is None:
         return
     top = centre + grid.near if lost is None else min(centre + grid.near, lost)
-    points = _fine(grid, centre - grid.near, min(top, window[1]))
+    points = _fine(grid, centre - grid.near, min(top, max(window[1], *tried)))
     yield from sorted(points, key=lambda i: (abs(i - centre), i))
 
 
@@ -204,7 +212,9 @@ def _at_edges(grid: Grid, window: tuple[int, int], tried: Tried) -> Iterable[int
         yield from _downwards(grid, window, low)
     else:
         yield from _between(grid, below, low, step)
-    if above is not None:
+    if above is None:
+        yield from _upwards(grid, window, high)
+    else:
         yield from _between(grid, high, above, step)
 
 
