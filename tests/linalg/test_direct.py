@@ -120,7 +120,7 @@ def formed(found):
 @pytest.mark.parametrize(
     "shape", [(30, 12), (12, 30), (20, 20), (1, 1), (5, 1), (300, 128)], ids=str
 )
-@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8, 1e-25, 1e25])
 def test_the_product_is_the_factor_of_polar_to_rounding(method, dtype, shape, scale):
     a = conditioned(shape, 50.0, dtype) * scale
     found = split_factor(a, method)
@@ -169,5 +169,13 @@ def test_what_splitting_is_not_for_is_left_to_polar():
     assert split_factor(small, PolarExpress()) is None
     assert split_factor(small.half(), SPLIT[0]) is None
     assert split_factor(small, SPLIT[0], torch.float64) is None
-    assert split_factor(1e12 * small, SPLIT[0]) is None
-    assert split_factor(1e-12 * small, SPLIT[0]) is None
+
+
+@pytest.mark.parametrize("method", SPLIT, ids=str)
+@pytest.mark.parametrize("power", [-100, -80, -31, -3, 5, 33, 80, 120])
+def test_a_power_of_two_changes_no_bit_of_the_product(method, power):
+    """Also where squares leave the range of float32, and the matrix has to be scaled."""
+    a = conditioned((30, 12), 50.0, torch.float32)
+    found, other = split_factor(a, method), split_factor(a * 2.0**power, method)
+    assert torch.equal(formed(found), formed(other))
+    assert other.inner == found.inner * 2.0**power

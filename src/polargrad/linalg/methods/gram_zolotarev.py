@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -23,6 +24,7 @@ from polargrad.linalg.products import (
     symmetric_product,
 )
 from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficients, zolotarev
+from polargrad.linalg.scaling import times_power_of_two
 
 # Below this lower bound the smallest shift is lost in the rounding of a float32 Gram matrix.
 LEAST_LOWER_SINGLE = 3e-4
@@ -151,8 +153,8 @@ class GramZolotarev:
     def split(self, x: Tensor) -> SplitFactor | None:
         """Return the factor of one tall matrix as x W, where the host may look at its size.
 
-        None without a polynomial, where a factorization fails, and for a matrix whose squares do
-        not lie well within the range of its dtype.
+        None without a polynomial, where a factorization fails, and for a matrix that is zero or not
+        finite. Of a matrix times a power of two it is the same to the bit.
         """
         if self.polynomial is None:
             return None
@@ -160,9 +162,24 @@ class GramZolotarev:
         composed = self._composed(x, keep=True)
         size = float(composed.size)
         least, largest = SAFE_SQUARES[x.dtype]
-        if not least <= size <= largest or int(composed.info):
+        if not least <= size <= largest:
+            return self._split_scaled(x)
+        if int(composed.info):
             return None
         return SplitFactor(x, composed.weights(), composed.inner() * size**0.5, size**-0.5)
+
+    def _split_scaled(self, x: Tensor) -> SplitFactor | None:
+        """The same of a matrix whose squares do not lie well within the range of its dtype."""
+        greatest = float(x.abs().amax())
+        power = math.frexp(greatest)[1] if 0.0 < greatest < math.inf else 0
+        found = self.split(times_power_of_two(x, -power)) if power else None
+        if found is None:
+            return None
+        try:
+            norm = math.ldexp(found.inner, power)
+        except OverflowError:
+            norm = math.inf
+        return found._replace(inner=norm)
 
     def _check(self, x: Tensor) -> None:
         if x.real.dtype == torch.float32 and self.lower < LEAST_LOWER_SINGLE:
