@@ -153,7 +153,7 @@ def _sensitivity(folder: Path) -> tuple[list[Claim], list[Block]]:
             "–" if row.published_lr is None else f"{row.published_lr:g}",
             f"{row.best_lr:.3g}",
             f"{row.best_value:.3g}",
-            f"{row.limit:.3g}",
+            row.limit_in_words,
             "–" if row.theory_limit is None else f"{row.theory_limit:.3g}",
             f"{row.width:.3g}",
         ]
@@ -168,7 +168,8 @@ def _sensitivity(folder: Path) -> tuple[list[Claim], list[Block]]:
         Paragraph(
             "One seed, fewer steps than above. The good region holds the learning rates whose "
             "final value is within 10 times of the best; its width is the largest over the "
-            "smallest of them."
+            "smallest of them. With a star nothing blows up: the value comes to rest at a level "
+            "that grows with the learning rate, at that of the start there."
         ),
         Table(heads, cells),
         *(

@@ -87,6 +87,15 @@ class Row:
     limits: dict[str, Any]
     runs: int
 
+    @property
+    def limit_in_words(self) -> str:
+        """The limit, with what has to be known of it: a star where nothing blows up beyond it."""
+        if self.limit is None:
+            return "–"
+        if self.diverges_at is None:
+            return f"at least {self.limit:.3g}"
+        return f"{self.limit:.3g}" + ("" if self.blows_up else " *")
+
 
 def read_sensitivity(folder: Path) -> list[Row]:
     """Return the rows of all finished sweeps in the folder of the command.
