@@ -35,13 +35,13 @@ class Rule:
     def __init__(self, size, rate=RATE):
         self.size, self.rate, self.signs, self.searching = size, rate, set(), True
 
-    def follow(self, h):
+    def follow(self, h, whole=True):
         h = max(-1.0, min(1.0, h))
         if h:
             self.signs.add(h > 0)
         self.searching = self.searching and len(self.signs) < 2
         fall = 1.1 if h < 0 else 1.0
-        self.size *= math.exp(h * (math.log(2) if self.searching else fall * self.rate))
+        self.size *= math.exp(h * (math.log(2) if self.searching and whole else fall * self.rate))
         return self.size
 
 
@@ -62,7 +62,7 @@ def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, 
             m = beta * m + (1 - beta) * d
             u = beta * m + (1 - beta) * d if nesterov else m
         if last is not None:
-            rule.follow(float((g * last).sum()) / dual)
+            rule.follow(float((g * last).sum()) / dual, whole=multiplier >= 1.0)
         u = u + decay * x
         last = min(1.0, multiplier) * u
         x = x - multiplier * rule.size * u

@@ -96,7 +96,8 @@ class FoundSteps:
         search = torch.stack([o[SEARCH][e.number] for e, o in zip(entries, owners, strict=True)])
         rate = self.group["step_rate"]
         h = turn(look.slopes, dual)
-        return followed(sizes, search, h, RATE if rate is None else rate)
+        whole = step_size(self.group) >= 1.0
+        return followed(sizes, search, h, RATE if rate is None else rate, whole=whole)
 
     def keep(
         self,

@@ -133,7 +133,9 @@ def turn(slope: Tensor, dual_norm: Tensor) -> Tensor:
     return (slope / dual_norm).nan_to_num(nan=0.0).clamp(-1.0, 1.0).float()
 
 
-def followed(size: Tensor, search: Tensor, h: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+def followed(
+    size: Tensor, search: Tensor, h: Tensor, rate: float, *, whole: Tensor | bool = True
+) -> tuple[Tensor, Tensor]:
     r"""Return the step sizes and the state of their search after a look at h.
 
     .. math:: s_k = s_{k-1}\, e^{\eta_k h_k}, \qquad
@@ -150,6 +152,8 @@ def followed(size: Tensor, search: Tensor, h: Tensor, rate: float) -> tuple[Tens
         search: its state, 0 to begin with, (B,).
         h: of :func:`turn`, (B,).
         rate: η.
+        whole: whether the step is taken at its full size. Held back by a schedule, a step says
+            little of how far one could go, and there is no doubling.
 
     Example:
         >>> size, search = torch.ones(1), torch.zeros(1)
@@ -163,6 +167,7 @@ def followed(size: Tensor, search: Tensor, h: Tensor, rate: float) -> tuple[Tens
     """
     sign = h.sign()
     searching = (search != DONE) & ((search == 0) | (sign == 0) | (sign == search))
-    slope = torch.where(searching, SEARCH_RATE, torch.where(h > 0, rate, FALL * rate))
+    following_rate = torch.where(h > 0, rate, FALL * rate)
+    slope = torch.where(searching & whole, SEARCH_RATE, following_rate)
     following = torch.where(searching, torch.where(sign != 0, sign, search), DONE)
     return (size * torch.exp(slope * h)).clamp(max=LARGEST), following
