@@ -31,7 +31,7 @@ __all__ = [
 # Measured with one thread and with two, in both precisions: below these sizes the blocks cost what
 # they save. Of a product that is the number of its multiplications for each thread; the sums of
 # long columns are batched up to 128 of them.
-LEAST_WORK = 5_000_000
+LEAST_WORK = 6_000_000
 LEAST_COLUMNS = 96
 LEAST_LOOP_COLUMNS = 128
 LEAST_FACTOR = 128
