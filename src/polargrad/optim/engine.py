@@ -26,6 +26,7 @@ from polargrad.optim.group_members import (
     VECTOR_KEYS,
     check_ordered,
     named_parameters,
+    refuse_no_matrix,
     share_lr,
     split_by_rule,
 )
@@ -40,7 +41,8 @@ from polargrad.optim.group_options import (
     settle_step_size,
     warn_of_misspellings,
 )
-from polargrad.optim.matrix import ATTEMPTS, matrix_update
+from polargrad.optim.matrix import matrix_update
+from polargrad.optim.rounding import count_attempts
 from polargrad.optim.saved_state import SKIPPED, check_loadable, in_our_order, migrate, restore
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import FOUND, GIVEN, decay_factor
@@ -190,11 +192,7 @@ class MatrixOptimizer(Optimizer):
         settle_step_size(defaults)
         check_matrix_options(defaults)  # torch copies them into every group
         super().__init__(params, defaults)
-        if not any(g["params"] for g in self.param_groups if g["rule"] == "matrix"):
-            raise ValueError(
-                f"params hold no matrix among {sum(len(g['params']) for g in self.param_groups)} "
-                "parameters: use torch.optim.AdamW, or polargrad.param_groups(model, roles=...)"
-            )
+        refuse_no_matrix(self.param_groups)
 
     @property
     def skipped_steps(self) -> int:
@@ -304,12 +302,7 @@ class MatrixOptimizer(Optimizer):
             return
         if self.nonfinite == "raise" and not bool(finite):
             refuse_nonfinite(self.param_groups, stepped)
-        for group in self.param_groups:
-            if group.get("rounding") != "stochastic" or group["rule"] != "matrix":
-                continue
-            # A step of lr 0, as torch.distributed.checkpoint takes it, rounds nothing.
-            if isinstance(group["lr"], Tensor) or group["lr"]:
-                group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
+        count_attempts(self.param_groups)
         gate: Tensor | None = None
         if isinstance(finite, Tensor) and self._gated(finite):
             gate = finite

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from polargrad.optim.routing.views import WHOLE
 
-__all__ = ["VECTOR_KEYS", "check_ordered", "named_parameters", "share_lr", "split_by_rule"]
+__all__ = [
+    *("VECTOR_KEYS", "check_ordered", "named_parameters", "refuse_no_matrix", "share_lr"),
+    "split_by_rule",
+]
 
 RULES = ("matrix", "adamw")
 DEFAULT_VECTOR_LR = 1e-3
@@ -137,6 +140,15 @@ def _complete(
                 f"got {len(group[key])}"
             )
     return group
+
+
+def refuse_no_matrix(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError where no group of an optimizer holds a matrix."""
+    if not any(group["params"] for group in groups if group["rule"] == "matrix"):
+        raise ValueError(
+            f"params hold no matrix among {sum(len(group['params']) for group in groups)} "
+            "parameters: use torch.optim.AdamW, or polargrad.param_groups(model, roles=...)"
+        )
 
 
 def share_lr(group: dict[str, Any], base: float | Tensor, now: float | Tensor) -> None:

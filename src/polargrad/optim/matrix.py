@@ -31,18 +31,16 @@ from polargrad.optim.geometry_state import (
     state_bytes,
 )
 from polargrad.optim.resolve import resolve
-from polargrad.optim.rounding import round_stochastically
+from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import View
 from polargrad.optim.signal import mixed
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import is_found, step_size
 
-__all__ = ["ATTEMPTS", "BUFFER", "STEP", "buffer_dtype", "matrix_update"]
+__all__ = ["BUFFER", "STEP", "buffer_dtype", "matrix_update"]
 
 BUFFER = "momentum_buffer"
 STEP = "step"
-# The key of a group under which its steps are counted, for the bits of stochastic rounding.
-ATTEMPTS = "attempts"
 
 
 def matrix_update(

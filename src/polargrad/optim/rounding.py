@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["round_stochastically"]
+__all__ = ["ATTEMPTS", "count_attempts", "round_stochastically"]
+
+# The key of a group under which its steps are counted, for the bits of stochastic rounding.
+ATTEMPTS = "attempts"
 
 # A float32 is a bfloat16 and sixteen more bits of its mantissa.
 LOWER_BITS = 16
@@ -51,3 +57,15 @@ def round_stochastically(x: Tensor, key: tuple[int, ...]) -> Tensor:
     # Beyond the largest bfloat16 there is no neighbour above: to nearest, as everywhere else.
     known = torch.isfinite(raised) & torch.isfinite(x)
     return torch.where(known, raised, x.float()).to(torch.bfloat16)
+
+
+def count_attempts(groups: Iterable[dict[str, Any]]) -> None:
+    """Count a step in the groups of matrices that round stochastically, skipped or not.
+
+    A step of lr 0, as torch.distributed.checkpoint takes it, rounds nothing.
+    """
+    for group in groups:
+        if group.get("rounding") != "stochastic" or group["rule"] != "matrix":
+            continue
+        if isinstance(group["lr"], Tensor) or group["lr"]:
+            group[ATTEMPTS] = group.get(ATTEMPTS, 0) + 1
