@@ -258,13 +258,10 @@ def shifted_inverse(matrix: Tensor, shift: float) -> tuple[Tensor, Tensor]:
         tensor([[0.2500, 0.0000],
                 [0.0000, 0.2500]])
     """
-    if matrix.shape[-1] >= LEAST_FACTOR and _in_blocks(matrix):
-        factor = factorize(matrix, shift)
+    factor = factorize(matrix, shift)
+    if factor.inverses is not None:
         return gram(inverse_triangle(factor)), factor.info
-    shifted = matrix.clone()
-    shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
-    # See _cholesky.
-    upper, info = torch.linalg.cholesky_ex(shifted, upper=True)
-    inverse = torch.cholesky_inverse(upper, upper=True)
+    # By the upper triangle, as it was computed.
+    inverse = torch.cholesky_inverse(factor.lower.mH, upper=True)
     # Symmetric to the last bit, and by columns: what it is added to lies by rows.
-    return inverse if inverse.is_complex() else inverse.mT, info
+    return inverse if inverse.is_complex() else inverse.mT, factor.info

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, regions
 
-__all__ = ["Entry", "count_of", "entries_of", "gradient_of", "pieces"]
+__all__ = ["Entry", "count_of", "entries_of", "gradient_of", "numbers_of", "pieces"]
 
 
 class Entry(NamedTuple):
@@ -70,6 +70,13 @@ def gradient_of(p: Tensor) -> Tensor:
     """The gradient of a parameter that has one."""
     assert p.grad is not None
     return p.grad
+
+
+def numbers_of(
+    key: str, entries: Sequence[Entry], owners: Sequence[Mapping[str, Tensor]]
+) -> list[Tensor]:
+    """What matrices keep as one number each, under a key of the states of their parameters."""
+    return [own[key][entry.number] for entry, own in zip(entries, owners, strict=True)]
 
 
 def pieces(stack: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.linalg.products import inner
 from polargrad.optim.elementwise import store
-from polargrad.optim.entries import Entry
+from polargrad.optim.entries import Entry, numbers_of
 from polargrad.optim.routing.views import Region, View, regions
 from polargrad.optim.step_size import (
     LAST,
@@ -92,8 +92,7 @@ class FoundSteps:
         """
         if signal is not None:
             dual = look.sizes * (dual / torch.linalg.vector_norm(signal, dim=(-2, -1)))
-        sizes = torch.stack([o[SIZE][e.number] for e, o in zip(entries, owners, strict=True)])
-        search = torch.stack([o[SEARCH][e.number] for e, o in zip(entries, owners, strict=True)])
+        sizes, search = (torch.stack(numbers_of(key, entries, owners)) for key in (SIZE, SEARCH))
         rate = self.group["step_rate"]
         h = turn(look.slopes, dual)
         whole = step_size(self.group) >= 1.0
@@ -126,6 +125,5 @@ class FoundSteps:
         shaped = [d.reshape(r.tensor.shape) for d, r in zip(kept.unbind(0), regions, strict=True)]
         store([region.tensor for region in regions], shaped, self.gate)
         for key, values in ((SIZE, sizes), (SEARCH, search)):
-            held = [own[key][e.number] for e, own in zip(entries, owners, strict=True)]
-            store(held, list(values.unbind(0)), self.gate)
+            store(numbers_of(key, entries, owners), list(values.unbind(0)), self.gate)
         return direction

@@ -20,7 +20,7 @@ from polargrad.distributed import LocalExecutor, Source
 from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
 from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
-from polargrad.optim.entries import Entry, count_of, entries_of, pieces
+from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, pieces
 from polargrad.optim.found_step import FoundSteps
 from polargrad.optim.geometry_state import (
     accumulated,
@@ -288,7 +288,7 @@ class _Update:
     def _counts(self, positions: list[int], gradient: Tensor) -> Tensor:
         """How many gradients are in each momentum; a zero one at zero state does not count."""
         entries, owners = self._chosen(positions)
-        counts = torch.stack([own[STEP][e.number] for e, own in zip(entries, owners, strict=True)])
+        counts = torch.stack(numbers_of(STEP, entries, owners))
         counted = (gradient != 0).flatten(1).any(1) | (counts > 0)
         if self.geometry.begins_with_first:
             begun = [self.begun[i] for i in positions]
@@ -301,8 +301,7 @@ class _Update:
         entries, owners = self._chosen(positions)
         counts = more.pop(0) if self.corrected else None
         if counts is not None:
-            kept = [own[STEP][e.number] for e, own in zip(entries, owners, strict=True)]
-            store(kept, list(counts.unbind(0)), self.gate)
+            store(numbers_of(STEP, entries, owners), list(counts.unbind(0)), self.gate)
         found = [more.pop(0), more.pop(0)] if self.found is not None else []
         if more:
             scatter(self.geometry, entries, owners, more, self.gate)
