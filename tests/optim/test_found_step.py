@@ -9,7 +9,8 @@ from torch import nn
 
 import polargrad as pg
 from polargrad import optim
-from polargrad.optim.step_size import LAST, RATE, SEARCH, SIZE, followed, turn
+from polargrad.optim.hypergradient import COLUMNS, RATE, cosine, followed
+from polargrad.optim.step_size import EVIDENCE, LAST, SIZE
 
 FIRST = 0.01
 
@@ -29,44 +30,91 @@ def first_size(x):
     return FIRST * size if size else FIRST
 
 
+class Mean:
+    """An exponential average of the looks there were."""
+
+    def __init__(self, memory):
+        self.memory, self.weight, self.total = memory, 0.0, 0.0
+
+    def after(self, value):
+        self.weight = self.memory * self.weight + 1 - self.memory
+        self.total = self.memory * self.total + (1 - self.memory) * value
+        return self.total / self.weight
+
+
+def clipped(value):
+    return max(-1.0, min(1.0, value))
+
+
 class Rule:
-    """The rule of one matrix, written from its formula with plain numbers."""
+    """The rule of a group of matrices, written from its formulas with plain numbers."""
 
-    def __init__(self, size, rate=RATE):
-        self.size, self.rate, self.signs, self.searching = size, rate, set(), True
+    def __init__(self, sizes, rate=RATE):
+        self.sizes, self.rate = list(sizes), rate
+        self.squares = [Mean(0.95) for _ in sizes]
+        self.square, self.trend, self.sign, self.searching = Mean(0.95), Mean(0.8), 0, True
 
-    def follow(self, h, whole=True):
-        h = max(-1.0, min(1.0, h))
-        if h:
-            self.signs.add(h > 0)
-        self.searching = self.searching and len(self.signs) < 2
-        fall = 1.1 if h < 0 else 1.0
-        self.size *= math.exp(h * (math.log(2) if self.searching and whole else fall * self.rate))
-        return self.size
+    def follow(self, cosines, share=1.0):
+        x = [
+            clipped(c / math.sqrt(own.after(c * c))) if c else None
+            for c, own in zip(cosines, self.squares, strict=True)
+        ]
+        votes = [v for v in x if v is not None]
+        if not votes:
+            return self.sizes
+        mean = sum(votes) / len(votes)
+        change = self.together(mean, share) if mean else 0.0
+        for i, own in enumerate(x):
+            apart = 0.0 if own is None else 0.1 * self.rate * (own - mean) * share**2
+            self.sizes[i] *= math.exp(change + apart)
+        return self.sizes
+
+    def together(self, mean, share):
+        """What all sizes change by, as a logarithm."""
+        z = clipped(mean / math.sqrt(self.square.after(mean * mean)))
+        trend = self.trend.after(z)
+        sign = 1 if z > 0 else -1
+        searching = self.searching and (share < 1 or self.sign in (0, sign))
+        if share >= 1:
+            self.sign, self.searching = sign, searching
+        fall, double = 1.1 * self.rate, math.log(2)
+        if z > 0:
+            return (self.rate + (double - self.rate) * max(0.0, trend)) * z * share**2
+        if searching and trend < 0:
+            return (fall - (double - fall) * trend) * z
+        return fall * mean
+
+
+def half(x):
+    """As the last direction is kept."""
+    return x.to(torch.bfloat16).double()
+
+
+def angle(g, d):
+    lengths = float(g.norm()) * float(d.norm())
+    return clipped(float((g * d).sum()) / lengths) if lengths else 0.0
 
 
 def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, decay=0.0, lr=1.0):
     """Yield X and the size of each step; ``gradients(X, k)`` are those of step k."""
-    x, m, last = start.clone(), torch.zeros_like(start), None
-    rule = Rule(first_size(start))
+    x, m, last = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    rule = Rule([first_size(start)])
     for k in range(1000):
         g = gradients(x, k)
         multiplier = lr(k) if callable(lr) else lr
+        rule.follow([angle(g, last)], min(1.0, multiplier))
         if order == "momentum-first":
             m = beta * m + (1 - beta) * g
             signal = beta * m + (1 - beta) * g if nesterov and beta else m
-            u, of_signal = polar(signal)
-            dual = of_signal * float(g.norm()) / float(signal.norm()) if beta else of_signal
+            u, _ = polar(signal)
         else:
-            d, dual = polar(g)
+            d, _ = polar(g)
             m = beta * m + (1 - beta) * d
             u = beta * m + (1 - beta) * d if nesterov else m
-        if last is not None:
-            rule.follow(float((g * last).sum()) / dual, whole=multiplier >= 1.0)
         u = u + decay * x
-        last = min(1.0, multiplier) * u
-        x = x - multiplier * rule.size * u
-        yield x, rule.size
+        last = half(u) * (multiplier > 0)
+        x = x - multiplier * rule.sizes[0] * u
+        yield x, rule.sizes[0]
 
 
 class Quadratic:
@@ -142,26 +190,92 @@ def test_the_rule_is_that_of_the_formula(case, shape):
     assert float(optimizer.state[parameter][SIZE]) == pytest.approx(size, rel=1e-5)
 
 
-@pytest.mark.parametrize("h", [(1, 1, 1), (-1, -1), (0.5, -0.25, 0.5), (0, 0.3, 0, 0.3, -1), ()])
-def test_followed_is_the_formula(h):
-    rule, size, search = Rule(3.0), torch.tensor([3.0]), torch.zeros(1)
-    for value in h:
-        size, search = followed(size, search, torch.tensor([float(value)]), RATE)
-        assert float(size) == pytest.approx(rule.follow(value), rel=1e-6)
+SHARES = {"whole": lambda k: 1.0, "warmup": lambda k: min(1.0, k / 12)}
 
 
-def test_what_has_no_ratio_leaves_the_size_alone():
-    assert float(turn(torch.zeros(1), torch.zeros(1))) == 0.0
-    size, search = followed(torch.ones(1), torch.zeros(1), torch.zeros(1), RATE)
-    assert float(size) == 1.0
-    assert float(search) == 0.0
+@pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
+@pytest.mark.parametrize("matrices", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_followed_is_the_formula(seed, matrices, share):
+    """Noise around a mean that drifts from too short to too long; some have no look at times."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(matrices, generator=generator) + 0.1
+    rule, sizes, evidence = Rule(start.tolist()), start, torch.zeros(matrices, len(COLUMNS))
+    for k in range(60):
+        cosines = 0.3 * torch.randn(matrices, generator=generator) + 0.5 - k / 30
+        cosines = torch.where(torch.rand(matrices, generator=generator) < 0.2, 0.0, cosines)
+        cosines = cosines.clamp(-1, 1)
+        sizes, evidence = followed(sizes, evidence, cosines, RATE, share(k))
+        expected = torch.tensor(rule.follow(cosines.tolist(), share(k)))
+        torch.testing.assert_close(sizes, expected, rtol=1e-4, atol=0.0)
+
+
+def test_steps_that_are_sure_double():
+    sizes, evidence = torch.ones(2), torch.zeros(2, len(COLUMNS))
+    for _ in range(5):
+        sizes, evidence = followed(sizes, evidence, torch.tensor([0.3, 0.01]), RATE)
+    torch.testing.assert_close(sizes, torch.full((2,), 32.0))
+
+
+def test_what_has_no_angle_leaves_the_size_alone():
+    zero = torch.zeros(2)
+    assert torch.equal(cosine(zero, zero, torch.ones(2)), zero)
+    assert torch.equal(cosine(zero, torch.ones(2), zero), zero)
+    sizes, evidence = followed(torch.ones(2), torch.zeros(2, len(COLUMNS)), zero, RATE)
+    assert torch.equal(sizes, torch.ones(2))
+    assert not evidence.any()
+
+
+def test_a_matrix_without_a_gradient_neither_votes_nor_forgets():
+    """What its group has learnt meanwhile it knows at once when it comes back."""
+    optimizers = []
+    for present in (range(12), (0, 1, 2, 9, 10, 11)):
+        a, b = nn.Parameter(randn(5, 3)), nn.Parameter(randn(4, 3, seed=1))
+        optimizer = pg.PolarGrad([a, b], momentum=0.0, method="svd")
+        for k in range(12):
+            a.grad, b.grad = randn(5, 3, seed=k), randn(4, 3, seed=50 + k) if k in present else None
+            optimizer.step()
+        optimizers.append([optimizer.state[p] for p in (a, b)])
+    (_, _), (a, b) = optimizers
+    group = COLUMNS.index("group weight")
+    torch.testing.assert_close(b[EVIDENCE][:, group:], a[EVIDENCE][:, group:])
+    assert float(b[EVIDENCE][0, 0]) < float(a[EVIDENCE][0, 0])
 
 
 def test_an_objective_without_a_minimum_ends_in_a_number():
-    size, search = torch.ones(1), torch.zeros(1)
+    sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
     for _ in range(1000):
-        size, search = followed(size, search, torch.ones(1), RATE)
-    assert size.isfinite().all()
+        sizes, evidence = followed(sizes, evidence, torch.ones(1), RATE)
+    assert sizes.isfinite().all()
+
+
+def test_a_step_that_goes_too_far_every_time_ends_small():
+    """A divergence ends in shrinking steps."""
+    sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
+    for k in range(400):
+        sizes, evidence = followed(sizes, evidence, torch.tensor([0.5 if k < 5 else -0.5]), RATE)
+    assert 0.0 < float(sizes) < 1e-12
+
+
+def test_the_matrices_of_a_group_vote():
+    """Three matrices of two shapes in one group, each with its own noise, against a loop."""
+    starts = [randn(5, 3), 10 * randn(5, 3, seed=1), randn(4, 4, seed=2)]
+    noise = [[randn(*s.shape, seed=100 * i + k) for k in range(25)] for i, s in enumerate(starts)]
+    parameters = [nn.Parameter(s.clone()) for s in starts]
+    optimizer = pg.PolarGrad(parameters, momentum=0.0, method="svd")
+    rule = Rule([first_size(s) for s in starts])
+    x, last = [s.clone() for s in starts], [torch.zeros_like(s) for s in starts]
+    for k in range(25):
+        for i, p in enumerate(parameters):
+            p.grad = p.detach() + noise[i][k]
+        optimizer.step()
+        gradients = [value + noise[i][k] for i, value in enumerate(x)]
+        rule.follow([angle(g, d) for g, d in zip(gradients, last, strict=True)])
+        directions = [polar(g)[0] for g in gradients]
+        last = [half(u) for u in directions]
+        x = [value - s * u for value, s, u in zip(x, rule.sizes, directions, strict=True)]
+    for p, value in zip(parameters, x, strict=True):
+        torch.testing.assert_close(p.detach(), value, rtol=3e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("first", [1e-4, 0.3, 1e2])
@@ -174,6 +288,22 @@ def test_the_first_step_is_taken(first, shape):
     optimizer.step()
     moved = torch.linalg.matrix_norm(parameter.detach() - start, 2)
     assert float(moved) == pytest.approx(first, rel=1e-6)
+
+
+@pytest.mark.parametrize("first", [1e-4, 1e2])
+def test_the_second_step_is_one_of_the_matrix(first):
+    """Where the first was longer, a tenth of the typical singular value, doubled or halved."""
+    start = randn(6, 4)
+    parameter = nn.Parameter(start.clone())
+    optimizer = pg.PolarGrad([parameter], first_step=first, momentum=0.0, method="svd")
+    parameter.grad = randn(6, 4, seed=3)
+    optimizer.step()
+    before = parameter.detach().clone()
+    parameter.grad = randn(6, 4, seed=4)
+    optimizer.step()
+    moved = float(torch.linalg.matrix_norm(parameter.detach() - before, 2))
+    base = min(first, 10 * first_size(start))
+    assert min(abs(moved / base - 2.0), abs(moved / base - 0.5)) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3])
@@ -263,7 +393,7 @@ def test_state_is_saved_and_continues_to_the_bit(tmp_path):
     other.load_state_dict(state)
     again.data.copy_(saved)
     assert torch.equal(stepped(other, again, problem.gradient, 12), whole)
-    assert {LAST, SIZE, SEARCH} <= set(other.state[again])
+    assert {LAST, SIZE, EVIDENCE} <= set(other.state[again])
 
 
 def test_an_older_state_is_one_of_a_given_lr():

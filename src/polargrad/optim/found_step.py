@@ -1,52 +1,35 @@
-"""Step sizes that the run finds, stack by stack: what a step reads, computes and keeps for them."""
+"""Step sizes that the run finds: what a step looks at, finds and keeps for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from polargrad.linalg.precision import double_dtype, working_dtype
 from polargrad.linalg.products import inner
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, numbers_of
+from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
 from polargrad.optim.routing.views import Region, View, regions
-from polargrad.optim.step_size import (
-    LAST,
-    RATE,
-    SEARCH,
-    SIZE,
-    followed,
-    start_step_size,
-    step_size,
-    turn,
-)
+from polargrad.optim.step_size import EVIDENCE, LAST, SIZE, start_step_size, step_size
 
-__all__ = ["FoundSteps", "Look"]
-
-
-class Look(NamedTuple):
-    """What is seen of a stack of gradients before their directions are found.
-
-    Attributes:
-        slopes: ⟨G, D⟩ with the last direction D, (B,).
-        sizes: ‖G‖_F, (B,).
-    """
-
-    slopes: Tensor
-    sizes: Tensor
+__all__ = ["FoundSteps"]
 
 
 class FoundSteps:
     """The step sizes of a group, one a logical matrix, in one step of it.
 
+    What the matrices on a device say is put together before the first of them is stepped.
+
     Args:
         group: with its ``step_rate`` η and ``first_step``.
         params: the parameters that are stepped.
         views: of each.
+        entries: their logical matrices.
         state: of the optimizer; what is missing in it is begun.
-        dtypes: of the last directions, one a parameter.
         gate: as for :func:`polargrad.optim.matrix.matrix_update`.
     """
 
@@ -55,75 +38,80 @@ class FoundSteps:
         group: Mapping[str, Any],
         params: Sequence[Tensor],
         views: Sequence[View],
+        entries: Sequence[Entry],
         state: Mapping[Tensor, dict[str, Any]],
-        dtypes: Sequence[torch.dtype],
         gate: Tensor | None,
     ) -> None:
-        self.group, self.gate = group, gate
+        self.group, self.entries, self.gate = group, entries, gate
         self.last: list[Region] = []
-        for p, view, dtype in zip(params, views, dtypes, strict=True):
-            start_step_size(group, p, view, state[p], dtype)
+        for p, view in zip(params, views, strict=True):
+            start_step_size(group, p, view, state[p])
             self.last += regions(view, state[p][LAST]) if p.numel() else []
-
-    def look(self, positions: Sequence[int], gradient: Tensor) -> Look:
-        """Look at the gradients of a stack, (B, m, n), in the positions of its matrices."""
-        last = torch.stack([self.last[i].matrix() for i in positions]).to(gradient.dtype)
-        return Look(inner(gradient, last), torch.linalg.vector_norm(gradient, dim=(-2, -1)))
-
-    def follow(
-        self,
-        entries: Sequence[Entry],
-        owners: Sequence[dict[str, Any]],
-        look: Look,
-        dual: Tensor,
-        signal: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        r"""Return the new step sizes of a stack, and the state of their search.
-
-        Of a gradient that is not the signal itself the dual norm is not known, and would take a
-        direction of its own. It is taken to be as far above the Frobenius norm as that of the
-        signal is: :math:`\|G\|_* \approx \|G\|_F\, \|S\|_* / \|S\|_F`.
-
-        Args:
-            entries, owners: the matrices, and the states of their parameters.
-            look: of their gradients.
-            dual: ‖S‖_*, (B,).
-            signal: S; None where it is the gradient.
-        """
-        if signal is not None:
-            dual = look.sizes * (dual / torch.linalg.vector_norm(signal, dim=(-2, -1)))
-        sizes, search = (torch.stack(numbers_of(key, entries, owners)) for key in (SIZE, SEARCH))
-        rate = self.group["step_rate"]
-        h = turn(look.slopes, dual)
-        whole = step_size(self.group) >= 1.0
-        return followed(sizes, search, h, RATE if rate is None else rate, whole=whole)
-
-    def keep(
-        self,
-        positions: Sequence[int],
-        entries: Sequence[Entry],
-        owners: Sequence[dict[str, Any]],
-        direction: Tensor,
-        sizes: Tensor,
-        search: Tensor,
-    ) -> Tensor:
-        r"""Keep the state of a stack; return its direction with decay, :math:`D + \lambda X`.
-
-        What is kept of the direction is as long as the multiplier of a schedule, at most 1: where
-        a warmup holds steps back, or a decay does, their sizes do not grow against it.
-        """
-        decay = self.group["weight_decay"]
-        if isinstance(decay, Tensor) or decay:
-            matrices = torch.stack([e.target.matrix() for e in entries]).to(direction.dtype)
-            direction = direction + decay * matrices
-        multiplier = step_size(self.group)
-        share = (
+        self.owners = [state[params[e.parameter]] for e in entries]
+        multiplier = step_size(group)
+        # How much of its size a step is taken at: what is above 1 tells no more.
+        self.share: Tensor | float = (
             multiplier.clamp(max=1.0) if isinstance(multiplier, Tensor) else min(multiplier, 1.0)
         )
-        kept = direction if isinstance(share, float) and share == 1.0 else share * direction
-        regions = [self.last[i] for i in positions]
-        shaped = [d.reshape(r.tensor.shape) for d, r in zip(kept.unbind(0), regions, strict=True)]
-        store([region.tensor for region in regions], shaped, self.gate)
-        for key, values in ((SIZE, sizes), (SEARCH, search)):
-            store(numbers_of(key, entries, owners), list(values.unbind(0)), self.gate)
+        self.taken: dict[int, Tensor] = {}
+        self.after: list[tuple[list[Tensor], list[Tensor]]] = []
+
+    def find(self) -> None:
+        """Look at all gradients, and find the sizes of this step."""
+        places: dict[torch.device, list[int]] = {}
+        for position, entry in enumerate(self.entries):
+            places.setdefault(entry.target.tensor.device, []).append(position)
+        for positions in places.values():
+            self._find(positions)
+
+    def _find(self, positions: list[int]) -> None:
+        """Find the sizes of the matrices on one device."""
+        entries = [self.entries[i] for i in positions]
+        owners = [self.owners[i] for i in positions]
+        kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
+        sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
+        looks = zip(*map(self._look, positions), strict=True)
+        cosines = cosine(*(torch.stack(found) for found in looks))
+        cosines = -cosines if self.group["maximize"] else cosines
+        rate = self.group["step_rate"]
+        share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
+        sizes, evidence = followed(sizes, evidence, cosines, RATE if rate is None else rate, share)
+        for key, values in ((SIZE, sizes), (EVIDENCE, evidence)):
+            self.after.append((kept[key], list(values.unbind(0))))
+        first = self.group["first_step"]
+        if first is not None:
+            sizes = torch.where(evidence[:, OWN_WEIGHT] == 0, first, sizes)
+        self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
+
+    def _look(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨G, D⟩, ‖G‖_F and ‖D‖_F of one matrix."""
+        gradient, last = self.entries[position].gradient.matrix(), self.last[position].matrix()
+        gradient = gradient.to(working_dtype(gradient.dtype))
+        return inner(gradient, last.to(gradient.dtype)), _length(gradient), _length(last)
+
+    def sizes(self, positions: Sequence[int]) -> Tensor:
+        """The sizes of the steps of a stack, (B,)."""
+        return torch.stack([self.taken[i] for i in positions])
+
+    def decayed(self, positions: Sequence[int], direction: Tensor) -> Tensor:
+        r"""Return :math:`D + \lambda X` of a stack of directions, and keep it."""
+        decay = self.group["weight_decay"]
+        if isinstance(decay, Tensor) or decay:
+            matrices = torch.stack([self.entries[i].target.matrix() for i in positions])
+            direction = direction + decay * matrices.to(direction.dtype)
+        targets = [self.last[i].tensor for i in positions]
+        taken = direction * (self.share > 0)  # what was not taken says nothing of its size
+        shaped = [d.reshape(t.shape) for d, t in zip(taken.unbind(0), targets, strict=True)]
+        store(targets, shaped, self.gate)
         return direction
+
+    def keep(self) -> None:
+        """Keep what was found, once all matrices have been stepped."""
+        for targets, values in self.after:
+            store(targets, values, self.gate)
+
+
+def _length(matrix: Tensor) -> Tensor:
+    """‖·‖_F in float64, where the device has that: squares of float32 overflow at 1e20."""
+    length: Tensor = torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
+    return length

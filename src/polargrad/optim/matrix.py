@@ -91,8 +91,7 @@ class _Update:
         self.entries = entries_of(params, views, buffers)
         self.found: FoundSteps | None = None
         if is_found(group):
-            dtypes = [buffer_dtype(group, p) for p in params]
-            self.found = FoundSteps(group, params, views, state, dtypes, gate)
+            self.found = FoundSteps(group, params, views, self.entries, state, gate)
         if not (form.accumulates or self.corrected):
             return
         for p, view in zip(params, views, strict=True):
@@ -103,6 +102,9 @@ class _Update:
     def run(self) -> None:
         """Average what is averaged before the direction, then take it a stack at a time."""
         self.begun = self._begun()
+        if self.found is not None:
+            with stage("step size"):
+                self.found.find()
         if self.averaged and self.first:
             with stage("momentum"):
                 self._average(
@@ -116,6 +118,8 @@ class _Update:
             [self._source(self.entries[i]) for i in left],
             lambda positions, results: self._update([left[i] for i in positions], results),
         )
+        if self.found is not None:
+            self.found.keep()
 
     def _may_split(self) -> bool:
         """Whether a direction may be a product that is added to its matrix in one call.
@@ -189,7 +193,6 @@ class _Update:
         if entry.buffer is not None and self.first:
             signal = entry.buffer
             beside = self.geometry.accumulates or self.group["nesterov"] or self.corrected
-            beside = beside or self.found is not None
             read = [entry.buffer, *read] if beside else [entry.buffer]
         tensor, dtype = signal.tensor, working_dtype(signal.tensor.dtype)
         key = (signal.shape, tensor.dtype, entry.gradient.tensor.dtype, tensor.device)
@@ -236,17 +239,13 @@ class _Update:
             past = gathered(self.geometry, entries, owners)
             state = accumulated(self.geometry, past, gradient)
             del past
-        look = None if self.found is None else self.found.look(positions, gradient)
         del gradient  # of half precision it is a wider copy
         direction, dual = self._ascent_of(signal, state)
         more = [] if counts is None else [counts]
         scale = self._scale(dual, dual.dtype, *signal.shape[-2:])
         assert isinstance(scale, Tensor)  # as the dual norms are
-        if self.found is not None and look is not None:
-            of_signal = signal if averaged else None
-            sizes, search = self.found.follow(entries, owners, look, dual, of_signal)
-            scale = scale * sizes.to(scale.dtype)
-            more += [sizes, search]
+        if self.found is not None:
+            scale = scale * self.found.sizes(positions).to(scale.dtype)
         return direction, scale, *more, *(() if state is None else state.values())
 
     def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
@@ -302,7 +301,6 @@ class _Update:
         counts = more.pop(0) if self.corrected else None
         if counts is not None:
             store(numbers_of(STEP, entries, owners), list(counts.unbind(0)), self.gate)
-        found = [more.pop(0), more.pop(0)] if self.found is not None else []
         if more:
             scatter(self.geometry, entries, owners, more, self.gate)
         if self.averaged and self.group["order"] == "polyak":
@@ -311,7 +309,7 @@ class _Update:
         if self.averaged and not self.first:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
-            direction = self.found.keep(positions, entries, owners, direction, *found)
+            direction = self.found.decayed(positions, direction)
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:

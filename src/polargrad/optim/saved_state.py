@@ -14,8 +14,9 @@ from polargrad.linalg.precision import working_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
+from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
-from polargrad.optim.step_size import GIVEN, LAST, SEARCH, SIZE
+from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, SIZE
 from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
@@ -115,8 +116,10 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
     counted = torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta")
     averaged = example.to(buffer_dtype(options, parameter))
     return {
-        **dict.fromkeys((BUFFER, LAST), averaged),
-        **dict.fromkeys((STEP, SIZE, SEARCH), counted),
+        BUFFER: averaged,
+        LAST: example.to(LAST_DTYPE),
+        **dict.fromkeys((STEP, SIZE), counted),
+        EVIDENCE: counted[:, None].expand(-1, len(COLUMNS)),
         **geometry_state(form, example, view),
     }
 

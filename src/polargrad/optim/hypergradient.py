@@ -1,0 +1,149 @@
+r"""The step sizes that a run finds: what a look at the gradients says of them, as pure functions.
+
+The derivative of the objective with respect to the size of the last step is −⟨G, D⟩, with G the
+gradient after it and D its direction. Its sign is what matters, and how far it can be trusted; its
+own root mean square takes the unit away, and all matrices of a group vote.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["COLUMNS", "LARGEST", "OWN_WEIGHT", "RATE", "cosine", "followed"]
+
+# What a matrix keeps: two averages of its own, and what its group knows, the same for all of it.
+COLUMNS = ("weight", "square", "group weight", "group square", "trend weight", "trend", "search")
+OWN_WEIGHT, GROUP_WEIGHT = COLUMNS.index("weight"), COLUMNS.index("group weight")
+# The search for the order of magnitude is over: some sign was another than the one before.
+DONE = 2.0
+
+# docs/step_size.md has what other values do.
+RATE = 0.1
+# While it is sure a size doubles, or is halved.
+SEARCH_RATE = math.log(2.0)
+# How much faster a size falls than it grows. At 1 a step that overshoots by as much as the one
+# before fell short stays as it is, and the iterates go back and forth: on |X|²/2 from a size of
+# 100 for good. At 1.1 no problem of the tests stalls, and noise costs no more.
+FALL = 1.1
+# The part of the rate by which a matrix goes its own way: what one alone says is mostly noise.
+OWN = 0.1
+# The memory of a root mean square, and of the trend.
+MEMORY, TREND_MEMORY = 0.95, 0.8
+# A size stays a number whatever the objective does: one without a minimum doubles it for ever.
+LARGEST = 1e30
+
+
+def cosine(slope: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
+    r"""Return how far gradients agree with the last directions, one number a matrix.
+
+    .. math:: c = \frac{\langle G, D\rangle}{\|G\|_F\,\|D\|_F} \in [-1, 1]
+
+    0/0 is 0. ‖G‖_* in the place of ‖G‖_F would take a direction of G, and only the course of c
+    counts: :func:`followed` divides it by its root mean square.
+
+    Args:
+        slope: ⟨G, D⟩, (B,).
+        sizes, lengths: ‖G‖_F and ‖D‖_F, (B,).
+
+    Returns:
+        c, float32, (B,).
+
+    Example:
+        >>> cosine(torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 3.0, 0.0]), torch.ones(3))
+        tensor([-1.,  1.,  0.])
+    """
+    return ((slope / sizes) / lengths).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).float()
+
+
+def followed(
+    sizes: Tensor, evidence: Tensor, cosines: Tensor, rate: float, share: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    r"""Return the step sizes of a group of matrices, and their evidence, after another look.
+
+    .. math::
+       x_i = \frac{c_i}{\operatorname{rms}(c_i)}, \quad
+       \bar x = \frac1N \sum_i x_i, \quad z = \frac{\bar x}{\operatorname{rms}(\bar x)}, \quad
+       m = \operatorname{avg}(z), \qquad
+       s_i \leftarrow s_i \exp\bigl(u + \tfrac{\eta}{10} (x_i - \bar x)\bigr)
+
+    .. math::
+       u = \begin{cases}
+         (\eta + (\log 2 - \eta)\, m_+)\, z & z > 0 \\
+         1.1\,\eta\, \bar x & z < 0
+       \end{cases}
+
+    x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
+    there were. Before z changes its sign for the first time falling is as fast as growing. A step
+    that a schedule holds back to the share f of its size says less of how far one could go: what
+    makes a size grow counts f², and no search ends.
+
+    Args:
+        sizes: s, float32, (N,).
+        evidence: what earlier calls returned, zeros to begin with, float32, (N, 7).
+        cosines: c of :func:`cosine`, (N,); where one is 0 the matrix has no vote.
+        rate: η.
+        share: f in [0, 1].
+
+    Returns:
+        s and the evidence.
+
+    Example:
+        >>> sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
+        >>> for c in (0.5, 0.5, -0.5):
+        ...     sizes, evidence = followed(sizes, evidence, torch.tensor([c]), rate=0.1)
+        >>> sizes  # 2 · 2 · exp(-0.11)
+        tensor([3.5833])
+
+    Source: A. G. Baydin et al., *Online learning rate adaptation with hypergradient descent*
+    (2018), for the derivative; the vote, its scale, the search and the asymmetry are of this
+    package.
+    """
+    seen = cosines != 0
+    own = _averaged(evidence[:, 0], evidence[:, 1], cosines.square(), MEMORY, seen)
+    x = _scaled(cosines, *own)
+    mean = torch.where(seen, x, 0.0).sum() / seen.sum().clamp(min=1)
+    # All know the same, but for one whose gradient was missing for some time.
+    best = evidence.index_select(0, evidence[:, GROUP_WEIGHT].argmax().view(1))[0]
+    weight, square, trend_weight, trend, search = best[GROUP_WEIGHT:].unbind(0)
+    looked = mean != 0
+    weight, square = _averaged(weight, square, mean.square(), MEMORY, looked)
+    z = _scaled(mean, weight, square)
+    trend_weight, trend = _averaged(trend_weight, trend, z, TREND_MEMORY, looked)
+    sure = (trend / trend_weight.clamp(min=1e-30) * z.sign()).clamp(0.0, 1.0)
+    searching, search = _searched(search, z.sign(), share)
+
+    growing = (rate + (SEARCH_RATE - rate) * sure) * z
+    halving = (FALL * rate + (SEARCH_RATE - FALL * rate) * sure) * z
+    falling = torch.where(searching & (sure > 0), halving, FALL * rate * mean)
+    held = share * share
+    common = torch.where(z > 0, held * growing, falling)
+    apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
+    known = torch.stack([weight, square, trend_weight, trend, search])
+    after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)
+    return (sizes * torch.exp(common + apart)).clamp(max=LARGEST), after
+
+
+def _averaged(
+    weight: Tensor, total: Tensor, value: Tensor, memory: float, seen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """An exponential average as its weight and its total, after a value where one was seen."""
+    weight = torch.where(seen, memory * weight + (1.0 - memory), weight)
+    return weight, torch.where(seen, memory * total + (1.0 - memory) * value, total)
+
+
+def _scaled(value: Tensor, weight: Tensor, square: Tensor) -> Tensor:
+    """A value by its root mean square, in [-1, 1]; 0/0 is 0."""
+    typical = (square / weight.clamp(min=1e-30)).sqrt()
+    return (value / typical).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
+
+
+def _searched(search: Tensor, sign: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Whether the order of magnitude is still searched for, and the state of the search."""
+    same = (search == 0) | (sign == 0) | (sign == search)
+    going = search != DONE
+    after = torch.where(going & same, torch.where(sign != 0, sign, search), DONE)
+    whole = torch.as_tensor(share, device=search.device) >= 1.0
+    return going & (same | ~whole), torch.where(whole, after, search)
