@@ -1,0 +1,198 @@
+"""The tiny language model without a learning rate for its matrices, against tuned ones.
+
+    python benchmarks/found_steps_language.py --out runs/found-language [--part 1/2] [--table]
+
+One seed for the sweeps, five for each best point and for the rule; embedding, head and vectors have
+the same AdamW everywhere. A finished run is one line of OUT/results.jsonl and is not run again, so
+that the command can be stopped and started as often as is convenient; with ``--part i/n`` each of n
+processes takes its share. At the end the results are printed as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from step_rules import RULES
+from torch import Tensor
+
+import polargrad as pg
+from polargrad.language import load_corpus
+from polargrad.language.batches import training_batch
+from polargrad.language.optimizers import MOMENTUM, schedule_factor
+from polargrad.language.presets import build_model, preset_of
+from polargrad.language.train import language_model_loss, validation_loss
+from polargrad.records import RecordWriter, provenance, read_records
+
+PRESET = preset_of("tiny")
+VECTOR_LR = 3e-2  # the best of benchmarks/tiny_sweep.py for every optimizer
+BETAS = (0.9, 0.95)
+FOUND, MUON, POLAR, ADAM = "found", "Muon", "PolarGrad", "AdamW"
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One run.
+
+    Attributes:
+        method: the rule of the hidden matrices.
+        number: its learning rate, or first step; None for the default.
+        schedule: "decay" (warmup, constant, linear to zero) or "constant".
+        seed: of the model and the batches.
+        steps: how many.
+    """
+
+    method: str
+    number: float | None
+    schedule: str
+    seed: int
+    steps: int
+
+
+def planned(steps: int, seeds: Sequence[int]) -> list[Run]:
+    """All runs in the order of their use."""
+    first, *others = seeds
+    runs = [Run(FOUND, None, "decay", seed, steps) for seed in seeds]
+    runs += [Run(MUON, lr, "decay", first, steps) for lr in (5e-3, 1e-2, 2e-2)]
+    runs += [Run(FOUND, start, "decay", first, steps) for start in (1e-4, 1e-3, 1e-2, 1e-1)]
+    runs += [Run(MUON, 1e-2, "decay", seed, steps) for seed in others]
+    runs += [Run(POLAR, lr, "decay", first, steps) for lr in (3e-2, 6e-2, 1.2e-1)]
+    runs += [Run(FOUND, None, "constant", first, steps)]
+    runs += [Run(MUON, lr, "constant", first, steps) for lr in (5e-3, 1e-2)]
+    runs += [Run(FOUND, start, "decay", others[0], steps) for start in (1e-4, 1e-1)]
+    runs += [Run("DoG", start, "decay", first, steps) for start in (1e-4, 1e-2)]
+    runs += [Run("Prodigy", start, "decay", first, steps) for start in (1e-4, 1e-2)]
+    runs += [Run("OptMuon, θ", lr, "decay", first, steps) for lr in (1e-2, 1e-1, 1.0)]
+    runs += [Run(ADAM, lr, "decay", first, steps) for lr in (1e-3, 2e-3)]
+    runs += [Run(FOUND, start, "decay", others[0], steps) for start in (1e-3, 1e-2)]
+    runs += [Run(MUON, lr, "decay", first, steps) for lr in (2.5e-3, 4e-2, 8e-2)]
+    runs += [Run(POLAR, 6e-2, "decay", seed, steps) for seed in others]
+    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-4, 1e-1)]
+    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-3, 1e-2)]
+    return runs
+
+
+class Hidden:
+    """The rule of the hidden matrices."""
+
+    def __init__(self, run: Run, matrices: Sequence[torch.nn.Parameter]) -> None:
+        self.matrices, self.rule, self.optimizer = list(matrices), None, None
+        number = run.number
+        if run.method in (FOUND, POLAR):
+            start = {"first_step": number} if run.method == FOUND else {"lr": number}
+            self.optimizer = pg.PolarGrad(self.matrices, momentum=MOMENTUM, nesterov=True, **start)
+        elif run.method == MUON:
+            self.optimizer = pg.Muon(self.matrices, number, momentum=MOMENTUM, weight_decay=0.0)
+        elif run.method == ADAM:
+            self.optimizer = torch.optim.AdamW(self.matrices, number, BETAS, weight_decay=0.0)
+        else:
+            data = [p.data for p in self.matrices]
+            self.rule = RULES[run.method](data, number, momentum=MOMENTUM)
+        self.lr = 1.0 if run.method == FOUND else number
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """Step with this share of the learning rate."""
+        if self.rule is not None:
+            self.rule.step([p.grad for p in self.matrices], share)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * share
+        self.optimizer.step()
+
+
+def trained(run: Run, text: Tensor, held_out: Tensor) -> float:
+    """The validation loss after a run, in nats per byte; infinite where it diverged."""
+    model = build_model(PRESET, run.seed)
+    groups = pg.param_groups(model, vector_lr=VECTOR_LR)
+    chosen = {
+        rule: [p for g in groups if g["rule"] == rule for _, p in g["params"]]
+        for rule in ("matrix", "adamw")
+    }
+    hidden = Hidden(run, chosen["matrix"])
+    rest = torch.optim.AdamW(chosen["adamw"], VECTOR_LR, BETAS, weight_decay=0.0)
+    for step in range(run.steps):
+        windows = training_batch(
+            text, batch=PRESET.batch, context=PRESET.context, seed=run.seed, step=step
+        )
+        loss = language_model_loss(model, windows)
+        if not math.isfinite(loss.item()):
+            return math.inf
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        share = schedule_factor(step, run.steps) if run.schedule == "decay" else 1.0
+        rest.param_groups[0]["lr"] = VECTOR_LR * share
+        rest.step()
+        hidden.step(share)
+    return validation_loss(model, held_out, PRESET)
+
+
+def table(losses: dict[Run, float]) -> list[str]:
+    """The results as Markdown: one line a method, number and schedule."""
+    rows: dict[tuple[str, str, float | None], dict[int, float]] = defaultdict(dict)
+    for run, loss in losses.items():
+        rows[run.method, run.schedule, run.number][run.seed] = loss
+    lines = ["| matrices | schedule | lr or first step | seeds | validation loss | mean |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (method, schedule, number), by_seed in sorted(
+        rows.items(), key=lambda row: (row[0][0], row[0][1], row[0][2] or 0.0)
+    ):
+        values = [f"{by_seed[seed]:.4f}" for seed in sorted(by_seed)]
+        lines.append(
+            f"| {method} | {schedule} | {'default' if number is None else f'{number:g}'} "
+            f"| {len(values)} | {', '.join(values)} | {statistics.mean(by_seed.values()):.4f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Run what is left, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--part", default="1/1", metavar="I/N")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.jsonl"
+
+    def known() -> dict[Run, float]:
+        lines = read_records(path) if path.exists() else []
+        return {Run(**line["run"]): line["validation_loss"] for line in lines}
+
+    corpus = load_corpus(None, shortest=PRESET.context + 1)
+    part, parts = map(int, options.part.split("/"))
+    runs = planned(options.steps, options.seeds)
+    for run in [] if options.table else runs[part - 1 :: parts]:
+        if run in known():
+            continue
+        began = time.perf_counter()
+        loss = trained(run, corpus.train, corpus.validation)
+        seconds = time.perf_counter() - began
+        with RecordWriter(path) as records:
+            records.write(
+                {
+                    "run": asdict(run),
+                    "validation_loss": loss,
+                    "seconds": seconds,
+                    "corpus": corpus.digest,
+                    "provenance": provenance(),
+                }
+            )
+        print(json.dumps(asdict(run)), f"{loss:.4f}", f"{seconds:.0f} s", flush=True)
+    print("\n".join(table(known())))
+
+
+if __name__ == "__main__":
+    main()
