@@ -52,7 +52,7 @@ class Rule:
     def __init__(self, sizes, rate=RATE):
         self.sizes, self.rate = list(sizes), rate
         self.squares = [Mean(0.95) for _ in sizes]
-        self.square, self.trend, self.sign, self.searching = Mean(0.95), Mean(0.8), 0, True
+        self.square, self.trend = Mean(0.95), Mean(0.8)
 
     def follow(self, cosines, share=1.0):
         x = [
@@ -73,15 +73,9 @@ class Rule:
         """What all sizes change by, as a logarithm."""
         z = clipped(mean / math.sqrt(self.square.after(mean * mean)))
         trend = self.trend.after(z)
-        sign = 1 if z > 0 else -1
-        searching = self.searching and (share < 1 or self.sign in (0, sign))
-        if share >= 1:
-            self.sign, self.searching = sign, searching
         fall, double = 1.1 * self.rate, math.log(2)
         if z > 0:
             return (self.rate + (double - self.rate) * max(0.0, trend)) * z * share**2
-        if searching and trend < 0:
-            return (fall - (double - fall) * trend) * z
         return fall * mean
 
 
@@ -290,20 +284,23 @@ def test_the_first_step_is_taken(first, shape):
     assert float(moved) == pytest.approx(first, rel=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95])
 @pytest.mark.parametrize("first", [1e-4, 1e2])
-def test_the_second_step_is_one_of_the_matrix(first):
-    """Where the first was longer, a tenth of the typical singular value, doubled or halved."""
+def test_the_second_step_is_one_of_the_matrix(first, momentum):
+    """At most 2(1 − β) of the typical singular value, and then what the first look says."""
     start = randn(6, 4)
     parameter = nn.Parameter(start.clone())
-    optimizer = pg.PolarGrad([parameter], first_step=first, momentum=0.0, method="svd")
+    options = {"first_step": first, "momentum": momentum, "method": "svd"}
+    optimizer = pg.PolarGrad([parameter], **options)
     parameter.grad = randn(6, 4, seed=3)
     optimizer.step()
     before = parameter.detach().clone()
     parameter.grad = randn(6, 4, seed=4)
     optimizer.step()
     moved = float(torch.linalg.matrix_norm(parameter.detach() - before, 2))
-    base = min(first, 10 * first_size(start))
-    assert min(abs(moved / base - 2.0), abs(moved / base - 0.5)) < 1e-5
+    base = min(first, 2 * (1 - momentum) * 100 * first_size(start))
+    rates = [math.log(moved / base / factor) for factor in (2.0, math.exp(-1.1 * RATE))]
+    assert min(map(abs, rates)) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3])

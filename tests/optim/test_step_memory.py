@@ -111,7 +111,7 @@ ORDERS = {
     "polyak": (8, polar_grad(order="polyak")),
     "momentum in bfloat16": (8, polar_grad(state_dtype="bfloat16")),
     "found size": (8, lambda params: pg.PolarGrad(params, momentum=0.0)),
-    "found size, momentum-first, decayed": (9, lambda ps: pg.PolarGrad(ps, weight_decay=0.1)),
+    "found size, momentum-first, decayed": (8, lambda ps: pg.PolarGrad(ps, weight_decay=0.1)),
 }
 # k of each method of the polar factor, momentum first.
 METHODS = {

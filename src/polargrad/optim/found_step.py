@@ -100,7 +100,9 @@ class FoundSteps:
             matrices = torch.stack([self.entries[i].target.matrix() for i in positions])
             direction = direction + decay * matrices.to(direction.dtype)
         targets = [self.last[i].tensor for i in positions]
-        taken = direction * (self.share > 0)  # what was not taken says nothing of its size
+        taken = direction
+        if isinstance(self.share, Tensor) or not self.share:
+            taken = direction * (self.share > 0)  # what was not taken says nothing of its size
         shaped = [d.reshape(t.shape) for d, t in zip(taken.unbind(0), targets, strict=True)]
         store(targets, shaped, self.gate)
         return direction

@@ -15,15 +15,14 @@ from torch import Tensor
 __all__ = ["COLUMNS", "LARGEST", "OWN_WEIGHT", "RATE", "cosine", "followed"]
 
 # What a matrix keeps: two averages of its own, and what its group knows, the same for all of it.
-COLUMNS = ("weight", "square", "group weight", "group square", "trend weight", "trend", "search")
+COLUMNS = ("weight", "square", "group weight", "group square", "trend weight", "trend")
 OWN_WEIGHT, GROUP_WEIGHT = COLUMNS.index("weight"), COLUMNS.index("group weight")
-# The search for the order of magnitude is over: some sign was another than the one before.
-DONE = 2.0
 
 # docs/step_size.md has what other values do.
 RATE = 0.1
-# While it is sure a size doubles, or is halved.
-SEARCH_RATE = math.log(2.0)
+# While it is sure a size doubles. Nothing is halved: a step that goes too far along some directions
+# may still be short along others, and they would be left behind (6.1, first step 10: a gap of 4).
+SURE_RATE = math.log(2.0)
 # How much faster a size falls than it grows. At 1 a step that overshoots by as much as the one
 # before fell short stays as it is, and the iterates go back and forth: on |X|²/2 from a size of
 # 100 for good. At 1.1 no problem of the tests stalls, and noise costs no more.
@@ -76,13 +75,12 @@ def followed(
        \end{cases}
 
     x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
-    there were. Before z changes its sign for the first time falling is as fast as growing. A step
-    that a schedule holds back to the share f of its size says less of how far one could go: what
-    makes a size grow counts f², and no search ends.
+    there were. A step that a schedule holds back to the share f of its size says less of how far
+    one could go: what makes a size grow counts f².
 
     Args:
         sizes: s, float32, (N,).
-        evidence: what earlier calls returned, zeros to begin with, float32, (N, 7).
+        evidence: what earlier calls returned, zeros to begin with, float32, (N, 6).
         cosines: c of :func:`cosine`, (N,); where one is 0 the matrix has no vote.
         rate: η.
         share: f in [0, 1].
@@ -98,8 +96,7 @@ def followed(
         tensor([3.5833])
 
     Source: A. G. Baydin et al., *Online learning rate adaptation with hypergradient descent*
-    (2018), for the derivative; the vote, its scale, the search and the asymmetry are of this
-    package.
+    (2018), for the derivative; the vote, its scale and the asymmetry are of this package.
     """
     seen = cosines != 0
     own = _averaged(evidence[:, 0], evidence[:, 1], cosines.square(), MEMORY, seen)
@@ -107,21 +104,18 @@ def followed(
     mean = torch.where(seen, x, 0.0).sum() / seen.sum().clamp(min=1)
     # All know the same, but for one whose gradient was missing for some time.
     best = evidence.index_select(0, evidence[:, GROUP_WEIGHT].argmax().view(1))[0]
-    weight, square, trend_weight, trend, search = best[GROUP_WEIGHT:].unbind(0)
+    weight, square, trend_weight, trend = best[GROUP_WEIGHT:].unbind(0)
     looked = mean != 0
     weight, square = _averaged(weight, square, mean.square(), MEMORY, looked)
     z = _scaled(mean, weight, square)
     trend_weight, trend = _averaged(trend_weight, trend, z, TREND_MEMORY, looked)
     sure = (trend / trend_weight.clamp(min=1e-30) * z.sign()).clamp(0.0, 1.0)
-    searching, search = _searched(search, z.sign(), share)
 
-    growing = (rate + (SEARCH_RATE - rate) * sure) * z
-    halving = (FALL * rate + (SEARCH_RATE - FALL * rate) * sure) * z
-    falling = torch.where(searching & (sure > 0), halving, FALL * rate * mean)
+    growing = (rate + (SURE_RATE - rate) * sure) * z
     held = share * share
-    common = torch.where(z > 0, held * growing, falling)
+    common = torch.where(z > 0, held * growing, FALL * rate * mean)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
-    known = torch.stack([weight, square, trend_weight, trend, search])
+    known = torch.stack([weight, square, trend_weight, trend])
     after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)
     return (sizes * torch.exp(common + apart)).clamp(max=LARGEST), after
 
@@ -138,12 +132,3 @@ def _scaled(value: Tensor, weight: Tensor, square: Tensor) -> Tensor:
     """A value by its root mean square, in [-1, 1]; 0/0 is 0."""
     typical = (square / weight.clamp(min=1e-30)).sqrt()
     return (value / typical).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
-
-
-def _searched(search: Tensor, sign: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Whether the order of magnitude is still searched for, and the state of the search."""
-    same = (search == 0) | (sign == 0) | (sign == search)
-    going = search != DONE
-    after = torch.where(going & same, torch.where(sign != 0, sign, search), DONE)
-    whole = torch.as_tensor(share, device=search.device) >= 1.0
-    return going & (same | ~whole), torch.where(whole, after, search)

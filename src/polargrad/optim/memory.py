@@ -52,8 +52,8 @@ UNPOLISHED = 8
 # What a composition adds to the method of its polar factor.
 COMPOSITIONS = {"spectral": 0, "row_then_polar": 3, "polar_then_row": 1}
 FROM_ONE_SIDE = 15
-# What a step size that is found adds: the gradient beside the signal, and what is kept.
-FOUND_SIZE = 2
+# What a step size that is found adds: the matrices of its decay, beside their directions.
+FOUND_SIZE = 1
 
 
 def step_bytes(optimizer: Optimizer) -> int:

@@ -29,9 +29,9 @@ LAST_DTYPE = torch.bfloat16
 # zero, as a number.
 FIRST_SHARE = 0.01
 FIRST_OF_ZERO = 0.01
-# Where a first step is given, the second is at most this share: what a network loses in a few steps
-# of the size of its matrices it does not win back.
-SECOND_SHARE = 0.1
+# Where a first step is given, what a momentum remembers of steps of the second's size goes at most
+# this many times as far as matrices are large: a network does not win back what it loses there.
+FARTHEST = 2.0
 
 
 def step_size(group: Mapping[str, Any]) -> Tensor | float:
@@ -88,17 +88,17 @@ def start_step_size(group: Mapping[str, Any], p: Tensor, view: View, own: dict[s
     if all(key in own for key in FOUND_KEYS):
         return
     matrices = [region.matrix() for region in regions(view, p)] if p.numel() else []
-    sizes = [_second(group["first_step"], matrix) for matrix in matrices]
+    sizes = [_second(group["first_step"], group["momentum"], matrix) for matrix in matrices]
     own[LAST] = torch.zeros_like(p, dtype=LAST_DTYPE, memory_format=torch.preserve_format)
     own[SIZE] = torch.stack(sizes) if sizes else torch.zeros(0, device=p.device)
     own[EVIDENCE] = torch.zeros(len(sizes), len(COLUMNS), device=p.device)
 
 
-def _second(first: float | None, matrix: Tensor) -> Tensor:
+def _second(first: float | None, momentum: Tensor | float, matrix: Tensor) -> Tensor:
     """The size that a matrix begins with after its first step, as float32 on its device."""
     norm = torch.linalg.vector_norm(matrix.float())
     typical = norm / math.sqrt(min(matrix.shape))
     size = FIRST_SHARE * typical
     if first is not None:
-        size = (SECOND_SHARE * typical).clamp(max=first)
+        size = (FARTHEST * (1.0 - momentum) * typical).clamp(max=first)
     return torch.where(typical > 0, size, FIRST_OF_ZERO if first is None else first)

@@ -1,0 +1,223 @@
+"""How wide the good region of each rule for the step size is, on the paper's matrix problems.
+
+    python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1] [--table] [--figure F]
+
+PolarGrad without momentum under every rule, from starting steps over six decades or with learning
+rates over seven around the published one, constant or falling linearly to zero; seed 42. A finished
+run is one line of OUT/results.jsonl and is not run again: the command can be stopped and started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from step_rules import RULES
+from torch import Tensor
+from torch.nn import Parameter
+
+import polargrad as pg
+from polargrad.experiments import completion, logistic, quadratic
+from polargrad.experiments.experiment import Experiment
+from polargrad.records import RecordWriter, provenance, read_records
+
+FOUND = "found"
+CONSTANT, FALLING = "constant", "falling"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem, how long it is run, and the learning rate around which others lie."""
+
+    make: Callable[[], Experiment]
+    steps: int
+    dtype: torch.dtype
+    published: float
+
+
+PROBLEMS = {
+    "6.1": Problem(quadratic, 600, torch.float64, 4e-8),
+    "6.2": Problem(logistic, 500, torch.float32, 2.5e-7),
+    "6.3": Problem(completion, 150, torch.float32, 15.0),
+}
+STARTS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+# Twelve around the published one, most of them near it: a factor of two is a good region there.
+FACTORS = (1e-3, 1e-2, 0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 3.0, 10.0)
+NEED_LOSS = ("Polyak, factor", "Armijo")
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One run: a rule, its number (None: the default), and the multiplier's course."""
+
+    problem: str
+    rule: str
+    number: float | None
+    schedule: str
+
+
+def planned(problem: str) -> list[Run]:
+    """All runs of a problem; a rule that needs the loss has none where only a batch is seen."""
+    rates = [PROBLEMS[problem].published * factor for factor in FACTORS]
+    runs = [Run(problem, FOUND, start, CONSTANT) for start in (None, *STARTS)]
+    runs += [
+        Run(problem, "PolarGrad, lr", lr, schedule)
+        for lr in rates
+        for schedule in (CONSTANT, FALLING)
+    ]
+    for rule in ("DoG", "Prodigy", "Barzilai–Borwein"):
+        runs += [Run(problem, rule, start, CONSTANT) for start in STARTS]
+    runs += [Run(problem, "OptMuon, θ", 10.0**k, CONSTANT) for k in range(-6, 6)]
+    if problem != "6.2":
+        runs += [Run(problem, "Polyak, factor", factor, CONSTANT) for factor in (0.5, 1.0, 2.0)]
+        runs += [Run(problem, "Armijo", start, CONSTANT) for start in STARTS]
+    return runs
+
+
+def finished(run: Run) -> float:
+    """The metric at the end of a run; infinite where it diverged."""
+    spec = PROBLEMS[run.problem]
+    experiment = spec.make()
+    task = experiment.build(42, experiment.era)
+    if spec.dtype == torch.float64:
+        task.problem = task.seen = task.problem.to(spec.dtype)
+    tol = None if spec.dtype == torch.float64 else 0.11
+    unknowns = [Parameter(X.detach().to(spec.dtype, copy=True)) for X in task.start]
+    values = [X.data for X in unknowns]
+    optimizer = rule = None
+    if run.rule == FOUND:
+        optimizer = pg.PolarGrad(unknowns, momentum=0.0, tol=tol, first_step=run.number)
+    else:
+        rule = RULES[run.rule](values, run.number, tol=tol)
+
+    def loss(at: Sequence[Tensor]) -> float:
+        return float(task.measure(list(at))[experiment.metric])
+
+    for step in range(spec.steps):
+        task.advance()
+        gradients = task.gradients(values)
+        if not all(bool(G.isfinite().all()) for G in gradients):
+            return math.inf
+        if optimizer is not None:
+            for X, G in zip(unknowns, gradients, strict=True):
+                X.grad = G
+            optimizer.step()
+            continue
+        share = 1.0 if run.schedule == CONSTANT else 1.0 - step / spec.steps
+        try:
+            rule.step(gradients, share, loss if run.rule in NEED_LOSS else None)
+        except (ZeroDivisionError, OverflowError, pg.PolarGradError):
+            return math.inf
+    end = loss(values)
+    return end if math.isfinite(end) else math.inf
+
+
+def table(results: dict[Run, float]) -> list[str]:
+    """Best, and how many of the numbers come within a factor of 10 (6.2: 0.001) of the best."""
+    rows: dict[tuple[str, str, str], dict[float | None, float]] = defaultdict(dict)
+    for run, value in results.items():
+        rows[run.problem, run.rule, run.schedule][run.number] = value
+    lines = ["| problem | rule | schedule | metric: best | at | median | worst | numbers tried |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for (problem, rule, schedule), curve in sorted(rows.items()):
+        ordered = sorted(curve.values())
+        best = min(curve, key=lambda number: curve[number])
+        lines.append(
+            f"| {problem} | {rule} | {schedule} | {ordered[0]:.4g} "
+            f"| {'default' if best is None else f'{best:.3g}'} "
+            f"| {ordered[len(ordered) // 2]:.4g} | {ordered[-1]:.4g} | {len(curve)} |"
+        )
+    return lines
+
+
+def draw(results: dict[Run, float], path: Path) -> None:
+    """Final metric against starting step, or lr relative to the published one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [name for name in PROBLEMS if any(run.problem == name for run in results)]
+    figure, axes = plt.subplots(2, len(names), figsize=(4.2 * len(names), 6.4), squeeze=False)
+    for column, name in enumerate(names):
+        ends = [v for run, v in results.items() if run.problem == name and math.isfinite(v)]
+        top = min(max(ends), 1e10) if name != "6.2" else min(max(ends), 3.0)
+        curves: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        for run, value in results.items():
+            if run.problem == name and run.number is not None:
+                curves[run.rule, run.schedule].append((run.number, min(value, top)))
+        for (rule, schedule), points in sorted(curves.items()):
+            given = rule in ("PolarGrad, lr", "OptMuon, θ", "Polyak, factor")
+            axis = axes[1 if given else 0, column]
+            label = rule if schedule == CONSTANT else f"{rule} falling"
+            wide = rule == FOUND
+            points.sort()
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                markersize=3,
+                linewidth=2.4 if wide else 1.1,
+                label="this package, lr=None" if wide else label,
+                zorder=3 if wide else 2,
+            )
+        for row, what in enumerate(("first step", "learning rate, θ or factor")):
+            axis = axes[row, column]
+            axis.set_xscale("log")
+            axis.set_yscale("log" if name != "6.2" else "linear")
+            axis.set_title(f"{name}, after {PROBLEMS[name].steps} steps", fontsize=9)
+            axis.set_xlabel(what, fontsize=8)
+            axis.set_ylabel(PROBLEMS[name].make().metric.replace("_", " "), fontsize=8)
+            axis.tick_params(labelsize=7)
+            axis.legend(fontsize=6)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Run what is left; print the table and draw the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--problem", choices=tuple(PROBLEMS))
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
+    parser.add_argument("--figure", type=Path, help="draw all results there")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.jsonl"
+
+    def known() -> dict[Run, float]:
+        lines = read_records(path) if path.exists() else []
+        return {Run(**line["run"]): float(line["metric"]) for line in lines}
+
+    for problem in [options.problem] if options.problem else PROBLEMS:
+        for run in [] if options.table else planned(problem):
+            if run in known():
+                continue
+            began = time.perf_counter()
+            value = finished(run)
+            seconds = time.perf_counter() - began
+            with RecordWriter(path) as records:
+                records.write(
+                    {
+                        "run": asdict(run),
+                        "metric": str(value) if math.isinf(value) else value,
+                        "seconds": seconds,
+                        "provenance": provenance(),
+                    }
+                )
+            print(json.dumps(asdict(run)), f"{value:.4g}", f"{seconds:.0f} s", flush=True)
+    print("\n".join(table(known())))
+    if options.figure is not None:
+        draw(known(), options.figure)
+
+
+if __name__ == "__main__":
+    main()
