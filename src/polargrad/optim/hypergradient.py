@@ -23,6 +23,7 @@ RATE = 0.1
 # While it is sure a size doubles. Nothing is halved: a step that goes too far along some directions
 # may still be short along others, and they would be left behind (6.1, first step 10: a gap of 4).
 SURE_RATE = math.log(2.0)
+SURE_POWER = 3
 # How much faster a size falls than it grows. At 1 a step that overshoots by as much as the one
 # before fell short stays as it is, and the iterates go back and forth: on |X|²/2 from a size of
 # 100 for good. At 1.1 no problem of the tests stalls, and noise costs no more.
@@ -111,7 +112,7 @@ def followed(
     trend_weight, trend = _averaged(trend_weight, trend, z, TREND_MEMORY, looked)
     sure = (trend / trend_weight.clamp(min=1e-30) * z.sign()).clamp(0.0, 1.0)
 
-    growing = (rate + (SURE_RATE - rate) * sure) * z
+    growing = (rate + (SURE_RATE - rate) * sure**SURE_POWER) * z
     held = share * share
     common = torch.where(z > 0, held * growing, FALL * rate * mean)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
