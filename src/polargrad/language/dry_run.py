@@ -8,15 +8,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from polargrad.geometry import geometry
 from polargrad.language.flops import Flops, flops_per_token
 from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import meta_model, preset_of
 from polargrad.language.settings import TrainSettings
+from polargrad.linalg.precision import working_dtype
 from polargrad.optim.memory import step_bytes
+from polargrad.optim.resolve import resolve
 from polargrad.optim.routing import Explanation, explain
 from polargrad.optim.routing.condense import condense
+from polargrad.optim.routing.views import logical_shapes
 from polargrad.records import require
 
+# Where training runs.
+DEVICE = "cpu"
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
 
 
@@ -125,6 +131,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
     )
+    _choose_methods(optimizer)
     routing = condense(_routing(model, optimizer))
     parameters = list(model.parameters())
     for parameter in parameters:
@@ -144,6 +151,17 @@ def dry_run(settings: TrainSettings) -> DryRun:
         flops=flops_per_token(preset, model),
         attention_known=preset.attention_width is not None,
     )
+
+
+def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
+    """Have the methods of the polar factors chosen for the device of the run, not for meta."""
+    for group in optimizer.param_groups:
+        if group.get("rule") != "matrix" or not geometry(group["geometry"]).uses_polar:
+            continue
+        for parameter, view in zip(group["params"], group["views"], strict=True):
+            for m, n in set(logical_shapes(view, tuple(parameter.shape))):
+                dtype = working_dtype(parameter.dtype)
+                resolve(group, torch.empty(m, n, dtype=dtype, device="meta"), device=DEVICE)
 
 
 def _routing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Explanation:

@@ -90,7 +90,8 @@ class ConfigPreset(ModelPreset):
         """Return the model of ``transformers``, in float32.
 
         Raises:
-            ValueError: if a token's logits depend on those after it, as an encoder's do.
+            ValueError: if the sizes do not fit each other, or a token's logits depend on those
+                after it, as an encoder's do. Without numbers, on the meta device, neither shows.
         """
         transformers = require("transformers", extra="language")
         config = self._config()
@@ -158,14 +159,18 @@ def _require_causal(model: torch.nn.Module, name: str, vocabulary: int) -> None:
     """Raise if the logits of a first token change with the second; on the meta device pass.
 
     Raises:
-        ValueError: if they do: the loss would be that of a text that is known.
+        ValueError: if they do, for the loss would be that of a text that is known; or if there are
+            none, as the sizes do not fit each other.
     """
     if next(model.parameters()).is_meta or vocabulary < 2:
         return
     training = model.training
     model.eval()
-    with torch.no_grad():
-        one, other = model(input_ids=torch.tensor([[0, 0, 0], [0, 1, 1]])).logits[:, 0]
+    try:
+        with torch.no_grad():
+            one, other = model(input_ids=torch.tensor([[0, 0, 0], [0, 1, 1]])).logits[:, 0]
+    except RuntimeError as error:
+        raise ValueError(f"configuration of {name} makes a model that fails: {error}") from error
     model.train(training)
     if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
         raise ValueError(
