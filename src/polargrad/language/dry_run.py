@@ -90,9 +90,7 @@ class DryRun:
     def _operations(self) -> list[str]:
         """The lines on floating-point operations."""
         flops = self.flops
-        of_attention = (
-            "" if self.attention_known else ", without attention, whose sizes are unknown"
-        )
+        of_attention = "" if self.attention_known else ", attention (sizes unknown) left out"
         return [
             f"FLOPs per token{of_attention}",
             f"  {'forward':<31}{_scaled(flops.forward):>11}",
