@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +38,15 @@ def test_the_papers_models_have_the_papers_number_of_parameters(name, expected):
 
 def test_small_has_about_ten_million_parameters():
     assert 9e6 < count(meta_model(PRESETS["small"])) < 11e6
+
+
+def test_the_page_of_the_models_says_what_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, preset in PRESETS.items():
+        (row,) = re.findall(rf"^\| `{re.escape(name)}` \|.*$", page, flags=re.MULTILINE)
+        assert f"{preset.layers} layers, width {preset.width}" in row
+        assert f"| {count(meta_model(preset)):,} | {preset.vocabulary:,}" in row
+        assert f"| {preset.context:,} × {preset.batch} |" in row
 
 
 def test_the_data_of_tiny_are_those_that_runs_have_kept():
