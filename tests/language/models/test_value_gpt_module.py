@@ -113,6 +113,15 @@ def test_the_initial_matrices_have_the_stated_deviation():
             assert p.std().item() == pytest.approx(0.5 / math.sqrt(256), rel=0.02)
         elif "embedding" in name:
             assert p.std().item() == pytest.approx(1.0, rel=0.05)
+        elif p.ndim == 2:  # the last of each part, and the head
+            assert not p.any(), name
+
+
+def test_each_block_begins_by_passing_on_what_it_is_given():
+    model, x = build_model(PRESET, seed=0), torch.randn(1, 5, 16)
+    rotation = rotary_angles(5, 8, 10_000.0, x)
+    for block in model.blocks:
+        assert torch.equal(block(x, torch.ones_like(x), torch.ones(2), rotation), x)
 
 
 def test_logits_stay_within_the_cap():

@@ -163,6 +163,7 @@ class ValueGPT(nn.Module):
             if isinstance(module, nn.Linear):
                 bound = DEVIATION * math.sqrt(3 / module.in_features)
                 nn.init.uniform_(module.weight, -bound, bound)
+        for module in self.modules():
             if isinstance(module, SelfAttention):
                 nn.init.zeros_(module.out_proj.weight)
             elif isinstance(module, FeedForward):
