@@ -59,7 +59,7 @@ PRESETS: dict[str, ModelPreset] = {
             vocabulary=151_936,
             rotary_base=1_000_000.0,
         ),
-        # The paper's models on FineWeb; windows and batches are ours, theirs are not published.
+        # The paper's models on FineWeb; windows and batches are ours, theirs were not found.
         ValueGPTPreset(
             name="gpt2-small",
             vocabulary=50_304,
