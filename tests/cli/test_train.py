@@ -1,6 +1,7 @@
 """``polargrad train`` as it is typed: options, messages, Ctrl-C."""
 
 import dataclasses
+import json
 import re
 import shlex
 import signal
@@ -27,6 +28,7 @@ def text(tmp_path):
 def test_the_options_are_the_settings():
     """Same names, same defaults; what the command line must not ask for has a default there."""
     options = {field.name: field.default for field in dataclasses.fields(Train)}
+    assert options.pop("dry_run") is False
     settings = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     assert options.keys() == settings.keys()
     given = {"optimizer": "polargrad", "steps": 400}
@@ -84,6 +86,58 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys, options)
     assert said.startswith("polargrad train: error: " + WRONG[options])
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("qwen2.5", "540,865,536"),
+        ("gpt2-small", "275,742,772"),
+        ("gpt2-medium", "454,496,336"),
+    ],
+)
+def test_a_dry_run_says_what_it_takes_and_does_nothing(
+    tmp_path, monkeypatch, capsys, preset, expected
+):
+    monkeypatch.chdir(tmp_path)
+    for out in ([], ["--out", "out"]):
+        assert main(["train", "--preset", preset, "--dry-run", *out]) == 0
+        printed, said = capsys.readouterr()
+        assert printed.startswith(f"{preset}: {expected} parameters, polargrad\n")
+        assert said == ""
+    for part in ("embedding", "head", "matrix rule: ", "optimizer state", "FLOPs per token"):
+        assert part in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_checks_what_it_is_given(capsys):
+    assert main(["train", "--dry-run", "--lr", "-1"]) == 2
+    assert "lr must be positive and finite" in capsys.readouterr().err
+    assert main(["train", "--dry-run", "--preset", "no/such"]) == 2
+    assert "there is no file 'no/such'" in capsys.readouterr().err
+
+
+def test_a_run_needs_a_folder(capsys):
+    assert main(["train"]) == 2
+    assert "error: out must be given: --out FOLDER, or --dry-run" in capsys.readouterr().err
+
+
+def test_a_preset_is_given_by_the_path_of_a_configuration(text, tmp_path, capsys):
+    configuration = {
+        "model_type": "llama",
+        "vocab_size": 256,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(configuration))
+    words = f"train --out {tmp_path / 'out'} --data {text} --optimizer adamw --steps 2".split()
+    assert main([*words, "--preset", str(path)]) == 0
+    assert "2 of 2 steps" in capsys.readouterr().out
 
 
 def test_an_output_folder_with_other_files_is_left_alone(text, tmp_path, capsys):

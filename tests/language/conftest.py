@@ -3,6 +3,50 @@
 import pytest
 
 from polargrad.language import Preset, TrainSettings
+from polargrad.language.models import ConfigPreset, MixturePreset, TokenPreset, ValueGPTPreset
+
+SIZES = {"width": 16, "feed_forward": 32, "heads": 2, "context": 16, "batch": 4}
+VALUE_GPT = {
+    **SIZES,
+    "vocabulary": 256,
+    "outputs": 272,
+    "layers": 6,
+    "value_embeddings": 2,
+    "layer_without_attention": 3,
+}
+CONFIGURATION = {
+    "model_type": "llama",
+    "vocab_size": 256,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+}
+
+
+def shrunken():
+    """A model of each kind that takes a step in milliseconds, all over bytes or a little more."""
+    return {
+        "bytes": Preset(name="bytes", layers=2, **SIZES),
+        "tokens": TokenPreset(name="tokens", layers=2, vocabulary=300, **SIZES),
+        "mixture": MixturePreset(
+            name="mixture", layers=2, vocabulary=256, experts=4, chosen=2, **SIZES
+        ),
+        "value-gpt": ValueGPTPreset(name="value-gpt", scalars_for_all=False, **VALUE_GPT),
+        "value-gpt, scalars for all": ValueGPTPreset(
+            name="value-gpt-all", scalars_for_all=True, **VALUE_GPT
+        ),
+        "configuration": ConfigPreset(CONFIGURATION, context=16, batch=4),
+    }
+
+
+@pytest.fixture(params=shrunken())
+def kind(request):
+    """A preset of each kind in turn."""
+    return shrunken()[request.param]
 
 
 @pytest.fixture

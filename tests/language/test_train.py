@@ -17,6 +17,7 @@ import torch
 from polargrad.errors import DataError, MissingExtraError, NonFiniteError, RunFolderError
 from polargrad.language import DEFAULTS, load_corpus, train
 from polargrad.language import train as train_function
+from polargrad.language.models import ConfigPreset, TokenPreset
 from polargrad.records import read_records
 
 train_module = sys.modules[train_function.__module__]
@@ -270,6 +271,56 @@ def test_a_process_that_is_really_killed_resumes_to_the_bit(settings, text, tmp_
     resumed = train(run)
     whole = train(settings(steps=200, eval_every=50, out=tmp_path / "whole"))
     assert_same_run(whole.out, resumed.out)
+
+
+def test_a_model_of_each_kind_trains_and_resumes_to_the_bit(settings, tmp_path, monkeypatch, kind):
+    whole = train(settings(preset=kind, optimizer="muon", out=tmp_path / "whole"))
+    run_until_killed(settings(preset=kind, optimizer="muon"), monkeypatch, step=5)
+    resumed = train(settings(preset=kind, optimizer="muon", resume=True))
+    assert_same_run(whole.out, resumed.out)
+    with pytest.raises(RunFolderError, match="preset"):
+        train(settings(optimizer="muon", resume=True))
+
+
+def test_a_model_with_dropout_is_measured_without_and_trained_with_it(settings, tmp_path):
+    """The measurement draws nothing: how often it is made changes no step; resuming neither."""
+    configuration = {
+        "model_type": "gpt2",
+        "n_embd": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "vocab_size": 256,
+        "resid_pdrop": 0.5,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    preset = ConfigPreset(configuration, context=16, batch=4)
+    without = ConfigPreset({**configuration, "resid_pdrop": 0.0}, context=16, batch=4)
+    losses = {}
+    for name, given in (
+        ("seldom", {"preset": preset, "eval_every": 8}),
+        ("often", {"preset": preset, "eval_every": 1}),
+        ("without", {"preset": without}),
+    ):
+        found = records(train(settings(**given, out=tmp_path / name)).out)
+        assert len(found) == 9
+        losses[name] = [record["loss"] for record in found[1:]]
+    assert losses["seldom"] == losses["often"] != losses["without"]
+
+
+def test_a_text_beyond_the_vocabulary_is_refused(settings, tmp_path):
+    sizes = {"layers": 1, "width": 16, "feed_forward": 32, "heads": 2, "context": 16, "batch": 4}
+    path = tmp_path / "letters.txt"
+    path.write_text("abcz" * 1000)
+    with pytest.raises(ValueError, match=r"a vocabulary of 122 tokens.* the text has a token 122"):
+        train(settings(preset=TokenPreset("a", **sizes, vocabulary=122), data=path))
+    assert not (tmp_path / "out").exists()
+    train(settings(preset=TokenPreset("a", **sizes, vocabulary=123), data=path))
+
+
+def test_a_run_without_a_folder_is_refused(settings):
+    with pytest.raises(ValueError, match="out must be the folder of the run, got None"):
+        train(settings(out=None))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(settings, tmp_path, monkeypatch):

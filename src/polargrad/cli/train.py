@@ -12,9 +12,10 @@ from typing import Annotated
 import tyro
 
 from polargrad.cli.exit_codes import INTERRUPTED
-from polargrad.language import DEFAULTS, PRESETS, TrainSettings, train
+from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run, train
 
-PRESET = tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")
+PRESET = tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}|PATH")
+OUT = tyro.conf.arg(metavar="PATH", help_behavior_hint="(required but for --dry-run)")
 OPTIMIZER = tyro.conf.arg(metavar="{" + ",".join(DEFAULTS) + "}")
 LR = tyro.conf.arg(
     metavar="FLOAT",
@@ -46,10 +47,10 @@ class Train:
     and checkpoint.pt. Ctrl-C ends the run after the current step; --resume continues it to the bit.
     """
 
-    out: Path
+    out: Annotated[Path | None, OUT] = None
     """Folder of the run, new or empty."""
     preset: Annotated[str, PRESET] = "tiny"
-    """Sizes of the model and of its batches."""
+    """Sizes of the model and of its batches, or a config.json of transformers, or its folder."""
     optimizer: Annotated[str, OPTIMIZER] = "polargrad"
     """Rule of the hidden matrices; adamw is the rule of everything."""
     steps: int = 400
@@ -74,10 +75,18 @@ class Train:
     """Continue the run in the folder; the other options must be those it was started with."""
     overwrite: Annotated[bool, FLAG] = False
     """Delete the run in the folder and start again."""
+    dry_run: Annotated[bool, FLAG] = False
+    """Say what the run would take (parameters, who steps them, memory, FLOPs), and do nothing."""
 
     def run(self) -> int:
-        """Train, say what came of it, and return the exit code."""
-        result = train(TrainSettings(**asdict(self)))
+        """Train, or say what it would take; say what came of it, and return the exit code."""
+        given = asdict(self)
+        if given.pop("dry_run"):
+            print(dry_run(TrainSettings(**given)))
+            return 0
+        if self.out is None:
+            raise ValueError("out must be given: --out FOLDER, or --dry-run to see what it takes")
+        result = train(TrainSettings(**given))
         print(
             f"validation loss {result.validation_loss:.4f} nats per byte, "
             f"{result.steps} of {self.steps} steps in {result.seconds:.0f} s; "

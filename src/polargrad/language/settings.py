@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.language.corpus import Corpus
+from polargrad.language.models import ModelPreset
 from polargrad.language.optimizers import DEFAULTS
-from polargrad.language.presets import Preset, preset_of
+from polargrad.language.presets import preset_of
 
 # torch's generator takes 32 bits of a seed: two larger ones could be the same run.
 SEEDS = 2**32
@@ -22,8 +23,9 @@ class TrainSettings:
     Args:
         optimizer: "polargrad", "muon" or "adamw".
         steps: number of steps; the learning rate reaches zero at their end.
-        out: the folder that the run writes, new or empty.
-        preset: name of the model and its batches, or a :class:`~polargrad.language.Preset`.
+        out: the folder that the run writes, new or empty; None for a dry run alone.
+        preset: name of the model and its batches, path of a configuration of transformers, or a
+            :class:`~polargrad.language.ModelPreset`.
         seed: seed of the initial parameters and of the batches, 0 to 2³² − 1.
         lr: learning rate; None takes the optimizer's default.
         vector_lr: learning rate of embeddings, head and vectors; None takes the optimizer's
@@ -47,8 +49,8 @@ class TrainSettings:
 
     optimizer: str
     steps: int
-    out: Path
-    preset: str | Preset = "tiny"
+    out: Path | None = None
+    preset: str | ModelPreset = "tiny"
     seed: int = 0
     lr: float | None = None
     vector_lr: float | None = None
@@ -86,7 +88,7 @@ class TrainSettings:
 
     def _require_separate_folders(self) -> None:
         """A run must not read what it writes, nor delete what it reads."""
-        if self.data is None:
+        if self.data is None or self.out is None:
             return
         out, data = Path(self.out).resolve(), Path(self.data).resolve()
         if out.is_relative_to(data) or data.is_relative_to(out):

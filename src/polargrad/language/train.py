@@ -21,8 +21,9 @@ from polargrad.language.checkpoint import CHECKPOINT, load_checkpoint, restore, 
 from polargrad.language.corpus import Corpus, load_corpus
 from polargrad.language.curves import FIGURE, draw_losses
 from polargrad.language.interrupts import StopRequest
+from polargrad.language.models import ModelPreset
 from polargrad.language.optimizers import build_optimizer, build_schedule
-from polargrad.language.presets import Preset, build_model, preset_of
+from polargrad.language.presets import build_model, preset_of
 from polargrad.language.progress import Progress
 from polargrad.language.settings import TrainSettings
 from polargrad.records import (
@@ -71,6 +72,7 @@ def train(settings: TrainSettings) -> TrainResult:
     number of threads. Torch's global random generator is left as it was.
 
     Raises:
+        ValueError: if ``out`` is None, or the text has tokens that the model's vocabulary lacks.
         DataError: if the text is missing, empty, not text or too short.
         RunFolderError: if ``out`` holds something else, or a checkpoint that does not belong to
             the run; nothing is changed then.
@@ -78,19 +80,21 @@ def train(settings: TrainSettings) -> TrainResult:
             last checkpoint is kept.
         MissingExtraError: if transformers, matplotlib or tqdm is missing.
     """
+    if settings.out is None:
+        raise ValueError("out must be the folder of the run, got None: only a dry run needs none")
     for module in ("matplotlib", "tqdm", "transformers"):
         require(module, extra="language")
     corpus = load_corpus(settings.data, shortest=preset_of(settings.preset).context + 1)
     with torch.random.fork_rng(devices=[]), StopRequest() as stop:
         torch.manual_seed(settings.seed)
-        return _Run(settings, corpus).execute(stop)
+        return _Run(settings, corpus, Path(settings.out)).execute(stop)
 
 
 def language_model_loss(model: torch.nn.Module, windows: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy of each token of ``windows`` after the first, given those before.
 
     Args:
-        model: a causal language model of ``transformers``.
+        model: a causal language model: called with ``input_ids``, it returns ``logits``.
         windows: tokens, ``(batch, context + 1)``.
         reduction: "mean" or "sum" over the predicted tokens.
     """
@@ -98,33 +102,40 @@ def language_model_loss(model: torch.nn.Module, windows: Tensor, reduction: str 
     return cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction)
 
 
-def validation_loss(model: torch.nn.Module, tokens: Tensor, preset: Preset) -> float:
+def validation_loss(model: torch.nn.Module, tokens: Tensor, preset: ModelPreset) -> float:
     """Return the mean cross-entropy over the validation windows of a text, in nats per byte.
 
+    The model is asked as it will be used, without dropout, and left in the mode it was in.
+
     Args:
-        model: a causal language model of ``transformers``.
+        model: a causal language model, as :func:`language_model_loss` takes it.
         tokens: the validation text, one-dimensional, uint8.
         preset: the sizes of a window and of a batch; the result does not depend on the latter
             beyond rounding.
     """
     total, count = 0.0, 0
+    training = model.training
+    model.eval()
     with torch.no_grad():
         for windows in validation_batches(
             tokens, batch=preset.batch, context=preset.context, windows=VALIDATION_WINDOWS
         ):
             total += language_model_loss(model, windows, reduction="sum").item()
             count += windows[:, 1:].numel()
+    model.train(training)
     return total / count
 
 
 class _Run:
     """A run while it is going on: the objects that change, and the files they are written to."""
 
-    def __init__(self, settings: TrainSettings, corpus: Corpus) -> None:
+    def __init__(self, settings: TrainSettings, corpus: Corpus, out: Path) -> None:
         """Build everything that can fail before the folder is touched."""
         self.settings = settings
         self.corpus = corpus
+        self.out = out
         self.preset = preset_of(settings.preset)
+        _require_vocabulary(self.preset, corpus)
         self.identity = settings.identity(corpus)
         self.model = build_model(self.preset, settings.seed)
         self.optimizer = build_optimizer(
@@ -160,9 +171,8 @@ class _Run:
     def _open(self) -> Path:
         """Claim the folder and, to resume, go back to its checkpoint."""
         settings = self.settings
-        out = Path(settings.out)
         folder = RunFolder.claim(
-            out, self.identity, resume=settings.resume, overwrite=settings.overwrite
+            self.out, self.identity, resume=settings.resume, overwrite=settings.overwrite
         ).path
         checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
@@ -299,6 +309,20 @@ class _Run:
             seconds=sum(r.get("seconds", 0.0) for r in found),
             out=folder,
             interrupted=stop.signal,
+        )
+
+
+def _require_vocabulary(preset: ModelPreset, corpus: Corpus) -> None:
+    """Raise unless the model has an embedding for every token of the text.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    largest = max(int(corpus.train.max()), int(corpus.validation.max()))
+    if largest >= preset.vocabulary:
+        raise ValueError(
+            f"preset {preset.name} has a vocabulary of {preset.vocabulary} tokens, numbered from "
+            f"0, and the text has a token {largest}"
         )
 
 

@@ -13,11 +13,12 @@ from polargrad.linalg import method as method_of
 from polargrad.linalg.precision import COMPUTE_DTYPES
 
 
-def resolve(group: dict[str, Any], stack: Tensor) -> Method:
+def resolve(group: dict[str, Any], stack: Tensor, *, device: str | None = None) -> Method:
     """The method for matrices of this shape, chosen once and kept in the group as plain data.
 
     So that it is saved, is the same after a resume, and does not depend on how many such matrices
-    there are.
+    there are. A ``device``, ``"cpu"`` or ``"cuda"``, has the choice made for it instead of the
+    stack's own: for matrices on the meta device, which stand for others.
     """
     if group["method"] != "auto":
         return described(group["method"])
@@ -25,7 +26,7 @@ def resolve(group: dict[str, Any], stack: Tensor) -> Method:
     key = f"{m}x{n} {stack.dtype} {stack.device.type}"
     if key not in group["resolved"]:
         dtype = COMPUTE_DTYPES.get(group["compute_dtype"])
-        chosen = plan(stack, tol=group["tol"], compute_dtype=dtype)
+        chosen = plan(stack, tol=group["tol"], compute_dtype=dtype, device=device)
         group["resolved"][key] = plain(chosen.method)
     return described(group["resolved"][key])
 

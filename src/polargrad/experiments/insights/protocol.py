@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from polargrad.language import Preset
-from polargrad.language.presets import preset_of
+from polargrad.language.presets import TINY
 
 # The best for embeddings, head and vectors with each of the three rules (benchmarks/tiny_sweep.py),
 # so that what differs is the rule of the hidden matrices alone.
@@ -170,7 +170,7 @@ FULL = InsightsProtocol(
     curvature_stride=2,
     products=14,
     probes=8,
-    preset=preset_of("tiny"),
+    preset=TINY,
 )
 QUICK = InsightsProtocol(
     version="quick",
@@ -183,5 +183,5 @@ QUICK = InsightsProtocol(
     curvature_stride=5,
     products=10,
     probes=4,
-    preset=preset_of("tiny"),
+    preset=TINY,
 )

@@ -1,15 +1,15 @@
 """Attention in transformers' models: which rows of a projection belong to which head.
 
 The layouts are those of transformers 5, where each attention class says in ``forward`` how it takes
-its fused projection apart. Only classes of that package are read this way: elsewhere an attribute's
-name is no evidence.
+its fused projection apart. Only classes of that package, and of this one, are read this way:
+elsewhere an attribute's name is no evidence.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from polargrad.optim.routing.uses import Finding, Use, from_transformers, said
+from polargrad.optim.routing.uses import Finding, Use, from_transformers, origins, said
 from polargrad.optim.routing.views import WHOLE, View, heads, interleaved, split
 
 FUSED = ("query_key_value", "qkv_proj", "qkv", "Wqkv", "c_attn", "att_proj")
@@ -23,14 +23,15 @@ CODEGEN_BLOCKS = 4
 
 
 def attention_layout(use: Use, transpose: bool) -> Finding | None:
-    """Return role and views of a projection in an attention module of transformers, or None.
+    """Return role and views of a projection in an attention module of known layout, or None.
 
     ``transpose`` says whether the weight is stored as (inputs, outputs), as GPT-2's are.
     """
     attention, child = use.parent, use.child
-    if not from_transformers(attention) or use.attribute != "weight" or use.parameter.ndim != 2:
+    if attention is None or use.attribute != "weight" or use.parameter.ndim != 2:
         return None
-    assert attention is not None
+    if not from_transformers(attention) and "polargrad" not in origins(attention):
+        return None
     kind = type(attention).__name__
     if "attention" not in kind.lower():
         return None

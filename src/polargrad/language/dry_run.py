@@ -1,0 +1,203 @@
+"""What a training run would take, before it is begun: nothing is allocated, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from polargrad.geometry import geometry
+from polargrad.language.flops import Flops, flops_per_token
+from polargrad.language.optimizers import build_optimizer
+from polargrad.language.presets import meta_model, preset_of
+from polargrad.language.settings import TrainSettings
+from polargrad.linalg.precision import working_dtype
+from polargrad.optim.memory import step_bytes
+from polargrad.optim.resolve import resolve
+from polargrad.optim.routing import Explanation, explain
+from polargrad.optim.routing.condense import condense
+from polargrad.optim.routing.views import logical_shapes
+from polargrad.records import require
+
+# Where training runs.
+DEVICE = "cpu"
+GIBIBYTE, MEBIBYTE = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would take; as text, the report of ``polargrad train --dry-run``.
+
+    Args:
+        name: of the preset.
+        optimizer: its name.
+        parameters: how many numbers the model has, one that is used twice counted once.
+        routing: who steps which parameter, with one row for what repeats from layer to layer.
+        parameter_bytes: of the parameters.
+        gradient_bytes: of their gradients.
+        state_bytes: of the optimizer's state after a step.
+        step_bytes: what a step of the matrix rule holds beside these, at most.
+        tokens: in a batch.
+        flops: for each token.
+        attention_known: whether the operations of attention are counted in them.
+    """
+
+    name: str
+    optimizer: str
+    parameters: int
+    routing: Explanation
+    parameter_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+    step_bytes: int
+    tokens: int
+    flops: Flops
+    attention_known: bool
+
+    @property
+    def total_bytes(self) -> int:
+        """All that is counted here; activations come on top."""
+        return self.parameter_bytes + self.gradient_bytes + self.state_bytes + self.step_bytes
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.name}: {self.parameters:,} parameters, {self.optimizer}",
+                "",
+                str(self.routing),
+                "",
+                *self._memory(),
+                "",
+                *self._operations(),
+            ]
+        )
+
+    def _memory(self) -> list[str]:
+        """The lines on memory."""
+        sizes = {
+            "parameters": self.parameter_bytes,
+            "gradients": self.gradient_bytes,
+            "optimizer state": self.state_bytes,
+            "a step beside these, at most": self.step_bytes,
+            "together, without activations": self.total_bytes,
+        }
+        if not self.step_bytes:  # torch's AdamW, of which we count nothing
+            del sizes["a step beside these, at most"]
+        return ["memory", *(f"  {name:<31}{_size(size):>11}" for name, size in sizes.items())]
+
+    def _operations(self) -> list[str]:
+        """The lines on floating-point operations."""
+        flops = self.flops
+        of_attention = "" if self.attention_known else ", attention (sizes unknown) left out"
+        return [
+            f"FLOPs per token{of_attention}",
+            f"  {'forward':<31}{_scaled(flops.forward):>11}",
+            f"  {'training':<31}{_scaled(flops.training):>11}",
+            f"  {f'a batch of {self.tokens:,} tokens':<31}"
+            f"{_scaled(flops.training * self.tokens):>11}",
+        ]
+
+
+def dry_run(settings: TrainSettings) -> DryRun:
+    """Return what the run of these settings would take, computed without any of its numbers.
+
+    Model, gradients and optimizer are built on the meta device, where a step is taken whose state
+    is counted. The text is not read, ``out`` is not touched.
+
+    Args:
+        settings: of the run; ``out`` may be None.
+
+    Raises:
+        ValueError: if the optimizer refuses its settings.
+        MissingExtraError: if transformers is missing.
+
+    Example:
+        >>> plan = dry_run(TrainSettings(optimizer="adamw", steps=100))
+        >>> plan.parameters, plan.parameter_bytes, plan.state_bytes > 2 * plan.parameter_bytes
+        (1116800, 4467200, True)
+    """
+    require("transformers", extra="language")
+    preset = preset_of(settings.preset)
+    model = meta_model(preset)
+    optimizer = build_optimizer(
+        model,
+        settings.optimizer,
+        lr=settings.learning_rate,
+        vector_lr=settings.vector_learning_rate,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+    )
+    _choose_methods(optimizer)
+    routing = condense(_routing(model, optimizer))
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = (value for entry in optimizer.state.values() for value in entry.values())
+    return DryRun(
+        name=preset.name,
+        optimizer=settings.optimizer,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        routing=routing,
+        parameter_bytes=_bytes(parameters),
+        gradient_bytes=_bytes(p.grad for p in parameters),
+        state_bytes=_bytes(state),
+        step_bytes=step_bytes(optimizer),
+        tokens=preset.batch * preset.context,
+        flops=flops_per_token(preset, model),
+        attention_known=preset.attention_width is not None,
+    )
+
+
+def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
+    """Have the methods of the polar factors chosen for the device of the run, not for meta."""
+    for group in optimizer.param_groups:
+        if group.get("rule") != "matrix" or not geometry(group["geometry"]).uses_polar:
+            continue
+        for parameter, view in zip(group["params"], group["views"], strict=True):
+            for m, n in set(logical_shapes(view, tuple(parameter.shape))):
+                dtype = working_dtype(parameter.dtype)
+                resolve(group, torch.empty(m, n, dtype=dtype, device="meta"), device=DEVICE)
+
+
+def _routing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Explanation:
+    """The table of an optimizer; of torch's AdamW, which has no rule for matrices, AdamW's."""
+    if not isinstance(optimizer, torch.optim.AdamW):
+        return replace(explain(optimizer), memory=None)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    rows = []
+    for row in explain(model).rows:
+        group, shape = groups[id(named[row.name])], named[row.name].shape
+        rows.append(
+            replace(
+                row,
+                matrices="×".join(map(str, shape)) or "scalar",
+                rule="AdamW",
+                lr=float(group["lr"]),
+                weight_decay=float(group["weight_decay"]),
+            )
+        )
+    return Explanation(tuple(rows))
+
+
+def _bytes(values: Iterable[object]) -> int:
+    """The bytes of the tensors among these."""
+    return sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor))
+
+
+def _size(count: int) -> str:
+    """Bytes in a unit that reads well."""
+    if count >= GIBIBYTE:
+        return f"{count / GIBIBYTE:.2f} GiB"
+    return f"{count / MEBIBYTE:.2f} MiB"
+
+
+def _scaled(count: int) -> str:
+    """Operations in a unit that reads well."""
+    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M")):
+        if count >= 10**power:
+            return f"{count / 10**power:.3g} {letter}"
+    return f"{count / 1e3:.3g} k"
