@@ -17,11 +17,10 @@ from polargrad.language.data.tokens import Tokens
 class TrainingBatches:
     r"""The training batches of a run: ``batches[step]`` is ``(batch / parts, context + 1)``, int64.
 
-    A stream of n tokens has :math:`W = \lfloor (n - 1) / \text{context} \rfloor` windows, the w-th of
-    them the tokens :math:`w\cdot\text{context}, \ldots, (w + 1)\cdot\text{context}`; columns
-    0 … context − 1 are the input, columns 1 … context what is to be predicted, so each token of the
-    windows is predicted once an epoch. Row j of step k is the row :math:`i = k\cdot\text{batch} + j` of the
-    run, and that is the window
+    A stream of n tokens has :math:`W = \lfloor (n - 1) / c \rfloor` windows for a context of c, the
+    w-th of them the tokens :math:`wc, \ldots, (w + 1)c`. Columns 0 … c − 1 are the input, columns
+    1 … c what is to be predicted, so every token of the windows is predicted once an epoch. Row j
+    of step k is the row :math:`i = k\cdot\text{batch} + j` of the run, and that is the window
 
     .. math:: \pi_{\text{seed},\,\lfloor i / W \rfloor}(i \bmod W)
 

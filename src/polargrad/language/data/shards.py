@@ -10,6 +10,7 @@ Source: the data files of K. Jordan et al., *modded-nanogpt* (2024), which come 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from array import array
 from collections.abc import Iterator
@@ -238,6 +239,8 @@ class ShardWriter:
         with self._file as file:
             file.seek(0)
             file.write(_header(count))
+            file.flush()
+            os.fsync(file.fileno())
         self.shards.append(Shard(Path(file.name), count))
         self._file, self._room = None, 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterator
@@ -100,11 +99,13 @@ def _kept(entry: Path, held_out: float) -> TokenData | None:
         train, validation = (
             [_unchanged(entry, each) for each in index[side]] for side in ("train", "validation")
         )
-        counts = {name: int(index[name]) for name in ("documents", "empty", "skipped_files")}
-    except (RunFolderError, DataError, KeyError, TypeError, ValueError, OSError):
+        documents, empty, skipped = (
+            int(index[name]) for name in ("documents", "empty", "skipped_files")
+        )
+    except (RunFolderError, DataError, KeyError, TypeError, ValueError):
         return None
     streams = divided(train, validation, held_out=held_out, split=BY_DOCUMENT)
-    return TokenData(*streams, **counts)
+    return TokenData(*streams, documents, empty, skipped)
 
 
 def _unchanged(entry: Path, record: dict[str, Any]) -> tuple[Shard, str]:
@@ -147,7 +148,6 @@ class _Job:
         try:
             unfinished.mkdir()
             self._fill(unfinished)
-            os.sync() if hasattr(os, "sync") else None
             unfinished.rename(entry)
         except OSError as error:
             raise DataError(self._not_written(entry.parent, error)) from error
