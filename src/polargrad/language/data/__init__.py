@@ -9,9 +9,9 @@ from polargrad.language.data.shards import Shard, ShardWriter, open_shard, write
 from polargrad.language.data.sources import Document, Source
 from polargrad.language.data.text_files import TextFiles
 from polargrad.language.data.token_data import TokenData, open_shards
-from polargrad.language.data.tokenized import tokenized
 from polargrad.language.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from polargrad.language.data.tokenizer_cache import cached_tokenizer
+from polargrad.language.data.tokenizing import tokenized
 from polargrad.language.data.tokens import Tokens
 
 __all__ = [

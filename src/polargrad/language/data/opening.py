@@ -12,9 +12,9 @@ from polargrad.language.data.record_files import JSON_LINES, PARQUET, RecordFile
 from polargrad.language.data.sources import Source
 from polargrad.language.data.text_files import TextFiles
 from polargrad.language.data.token_data import TokenData, open_shards
-from polargrad.language.data.tokenized import tokenized
 from polargrad.language.data.tokenizer import Tokenizer
 from polargrad.language.data.tokenizer_cache import cached_tokenizer
+from polargrad.language.data.tokenizing import tokenized
 
 HUB = "hf:"
 SHARDS = (".bin",)

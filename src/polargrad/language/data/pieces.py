@@ -9,8 +9,8 @@ from pathlib import Path
 from polargrad.errors import DataError
 from polargrad.language.data.cache import blocks_of
 
-# In characters. Cuts are rare enough not to matter, and a piece's tokens take a few megabytes.
-PIECE = 2**16
+# In characters: some hundred lines of text or code.
+PIECE = 2**14
 
 
 def pieces_of(blocks: Iterable[str], *, length: int = PIECE) -> Iterator[str]:
