@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from polargrad.errors import DataError
-from polargrad.language.data.cache import cache_folder, digest_of_files, key_of
+from polargrad.language.data.cache import alone, cache_folder, digest_of_files, key_of
 
 
 def test_the_cache_is_where_the_system_has_caches(tmp_path, monkeypatch):
@@ -25,6 +25,12 @@ def test_a_cache_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cache is '.*file/cache', which cannot be made: Not a"):
         cache_folder(tmp_path / "file/cache")
+
+
+def test_an_entry_that_cannot_be_locked(tmp_path):
+    found = pytest.raises(DataError, match=r"cannot write to the cache .*none': No such")
+    with found, alone(tmp_path / "none" / "entry"):
+        pass
 
 
 def test_a_digest_knows_which_byte_is_in_which_file(tmp_path):

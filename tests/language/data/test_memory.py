@@ -86,7 +86,7 @@ def write_shards(folder, megabytes):
 
 # In MB: what the tokenizer's store of words and the allocators grow by. A text of 10 MB takes more
 # than 300 when it is tokenized at once.
-TEXT_BOUND, SHARDS_BOUND = 40, 16
+TEXT_BOUND, SHARDS_BOUND = 40, 24
 
 
 def test_the_measure_sees_a_file_that_is_read_at_once(growth, tmp_path):

@@ -14,11 +14,14 @@ from polargrad.language.data import ShardWriter, open_shard, write_shard
 from polargrad.language.data import shards as shards_module
 
 
-@given(st.lists(st.integers(0, 65535)), st.data())
-def test_a_shard_gives_its_tokens_back(tmp_path_factory, tokens, data):
+@given(st.sampled_from([300, 65536, 65537, 2**32]), st.data())
+def test_a_shard_gives_its_tokens_back(tmp_path_factory, vocabulary, data):
+    tokens = data.draw(st.lists(st.integers(0, vocabulary - 1)))
     path = tmp_path_factory.mktemp("shard") / "a.bin"
-    write_shard(path, torch.tensor(tokens, dtype=torch.int64))
+    written = write_shard(path, torch.tensor(tokens, dtype=torch.int64), vocabulary=vocabulary)
     shard = open_shard(path)
+    assert shard == written
+    assert shard.scan()[1] == max(tokens, default=-1)
     assert shard.count == len(tokens)
     start = data.draw(st.integers(0, len(tokens)))
     count = data.draw(st.integers(0, len(tokens) - start))
@@ -33,6 +36,13 @@ def test_the_format_is_that_of_modded_nanogpt(tmp_path):
     content = (tmp_path / "a.bin").read_bytes()
     assert struct.unpack("<256i", content[:1024]) == (20240520, 1, 3, *[0] * 253)
     assert content[1024:] == b"\x01\x00\x02\x01\xff\xff"
+
+
+def test_the_wide_format_is_that_of_llm_c(tmp_path):
+    write_shard(tmp_path / "a.bin", torch.tensor([1, 65537]), vocabulary=128_256)
+    content = (tmp_path / "a.bin").read_bytes()
+    assert struct.unpack("<256i", content[:1024]) == (20240801, 7, 2, *[0] * 253)
+    assert content[1024:] == b"\1\0\0\0\1\0\1\0"
 
 
 def test_a_scan_sees_every_token(tmp_path, monkeypatch):
@@ -66,7 +76,7 @@ DAMAGES = {
     "it begins with 7": lambda content: struct.pack("<i", 7) + content[4:],
     "of version 2": lambda content: content[:4] + struct.pack("<i", 2) + content[8:],
     "says 50 tokens, 98 bytes follow, which is 49 tokens$": lambda content: content[:-2],
-    "99 bytes follow, which is 49 tokens and a half": lambda content: content[:-1],
+    "99 bytes follow, which is 49 tokens and a part of one": lambda content: content[:-1],
     "says 50 tokens, 102 bytes follow": lambda content: content + b"ab",
     "says -1 tokens": lambda content: content[:8] + struct.pack("<i", -1) + content[12:],
 }
@@ -116,6 +126,11 @@ def test_tokens_that_are_none_are_not_written(tmp_path, tokens, error, message):
     with pytest.raises(error, match=message):
         write_shard(tmp_path / "a.bin", tokens)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_writer_refuses_numbers_of_another_width(tmp_path):
+    with pytest.raises(TypeError, match="an array of type 'H', got 'I'"):
+        ShardWriter(tmp_path, "a").write(array("I", [1]))
 
 
 def test_a_writer_refuses_shards_without_tokens(tmp_path):

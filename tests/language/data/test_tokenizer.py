@@ -14,6 +14,7 @@ from polargrad.language.data import (
     TextFiles,
     cached_tokenizer,
     load_tokenizer,
+    open_data,
     train_tokenizer,
 )
 from polargrad.language.data import tokenizer_cache as cache_module
@@ -41,7 +42,7 @@ WORDS = [f"def function_{n}(self, value):\n    return value + {n}\n\n" for n in 
 @settings(deadline=None)
 @given(
     text=st.lists(
-        st.sampled_from(["a", "the", " ", "  ", "\n", "\n\n", "\r\n", "é", "1", "'s"], min_size=12)
+        st.sampled_from(["a", "the", " ", "  ", "\n", "\n\n", "\r\n", "é", "1", "'s"]), min_size=12
     ),
     length=st.integers(16, 40),
 )
@@ -97,14 +98,28 @@ def save(tokenizer, path, **changes):
     return path
 
 
-def test_a_tokenizer_of_more_tokens_than_16_bits_hold(tokenizer, tmp_path):
-    added = json.loads(tokenizer.backend.to_str())["added_tokens"]
-    added.append(added[0] | {"id": 70000, "content": "<far>"})
-    model = json.loads(tokenizer.backend.to_str())["model"]
-    model["vocab"]["<far>"] = 70000
-    large = load_tokenizer(save(tokenizer, tmp_path / "t.json", model=model, added_tokens=added))
-    with pytest.raises(DataError, match="70001 tokens, a token shard holds 16-bit numbers"):
-        large.require_fit(10**6)
+def test_tokens_that_16_bits_do_not_hold_take_32(tokenizer, tmp_path):
+    """Through the cache and back: a token 70000, which the text holds."""
+    data = json.loads(tokenizer.backend.to_str())
+    far = data["added_tokens"][0] | {"id": 70000, "content": "<far>", "special": False}
+    data["model"]["vocab"]["<far>"] = 70000
+    path = save(
+        tokenizer,
+        tmp_path / "t.json",
+        model=data["model"],
+        added_tokens=[*data["added_tokens"], far],
+    )
+    large = load_tokenizer(path)
+    assert large.size == 70001
+    (tmp_path / "a.txt").write_text("the sum <far> of it\n" * 50)
+    tokens, _ = open_data(
+        tmp_path / "a.txt", vocabulary=70001, tokenizer=large, cache=tmp_path / "cache"
+    )
+    read = tokens.train.read(0, len(tokens.train)).tolist()
+    assert read.count(70000) == 45
+    assert large.decode(read).startswith("<|endoftext|>the sum <far> of it\nthe")
+    with pytest.raises(DataError, match="has the token 70000, the model's vocabulary has 70000"):
+        open_data(tokens.train.shards[0].path, vocabulary=70000)
 
 
 def test_the_users_tokenizer(tokenizer, tmp_path):

@@ -5,7 +5,8 @@ from polargrad.language.data.hugging_face import HuggingFace
 from polargrad.language.data.opening import open_data, source_of
 from polargrad.language.data.order import Permutation
 from polargrad.language.data.record_files import RecordFiles
-from polargrad.language.data.shards import Shard, ShardWriter, open_shard, write_shard
+from polargrad.language.data.shard_writer import ShardWriter
+from polargrad.language.data.shards import Shard, open_shard, write_shard
 from polargrad.language.data.sources import Document, Source
 from polargrad.language.data.text_files import TextFiles
 from polargrad.language.data.token_data import TokenData, open_shards

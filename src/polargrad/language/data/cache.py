@@ -15,10 +15,10 @@ from polargrad.errors import DataError
 BLOCK = 2**20
 
 
-def cache_folder(folder: Path | None = None) -> Path:
-    """Return the folder of the cache, made if it does not exist.
+def cache_folder(folder: Path | None = None, part: str = "") -> Path:
+    """Return the folder of the cache, or of a ``part`` of it, made if it does not exist.
 
-    It is ``folder`` where that is given, else ``polargrad`` in ``$XDG_CACHE_HOME``, else
+    The cache is ``folder`` where that is given, else ``polargrad`` in ``$XDG_CACHE_HOME``, else
     ``~/.cache/polargrad``.
 
     Raises:
@@ -27,14 +27,15 @@ def cache_folder(folder: Path | None = None) -> Path:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as name:
-        ...     cache_folder(Path(name) / "mine").relative_to(name).as_posix()
-        'mine'
+        ...     cache_folder(Path(name) / "mine", "tokens").relative_to(name).as_posix()
+        'mine/tokens'
 
     Source: XDG Base Directory Specification, version 0.8; a relative path there is ignored.
     """
     if folder is None:
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
         folder = (base if base.is_absolute() else Path.home() / ".cache") / "polargrad"
+    folder = folder / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,6 +95,9 @@ def alone(entry: Path) -> Iterator[None]:
     The lock is a hidden file beside the entry, which stays. The system gives the lock back when
     the process ends, however it ends. On Windows, where it has no such lock, nobody waits.
 
+    Raises:
+        DataError: if nothing can be written beside the entry.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as name, alone(Path(name) / "a"):
@@ -105,6 +109,12 @@ def alone(entry: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with (entry.parent / f".{entry.name}.lock").open("a", encoding="utf-8") as file:
+    try:
+        file = (entry.parent / f".{entry.name}.lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache {str(entry.parent)!r}: {error.strerror}"
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -12,7 +12,7 @@ from polargrad.language.data.record_files import JSON_LINES, PARQUET, RecordFile
 from polargrad.language.data.sources import Source
 from polargrad.language.data.text_files import TextFiles
 from polargrad.language.data.token_data import TokenData, open_shards
-from polargrad.language.data.tokenizer import Tokenizer
+from polargrad.language.data.tokenizer import LARGEST_VOCABULARY, Tokenizer
 from polargrad.language.data.tokenizer_cache import cached_tokenizer
 from polargrad.language.data.tokenizing import tokenized
 
@@ -72,7 +72,7 @@ def open_data(
         data: as :func:`source_of` takes it, or a source; or a ``.bin`` shard, or a folder with
             such, which need no tokenizer.
         vocabulary: the size of the model's vocabulary.
-        tokenizer: None trains one of ``vocabulary`` tokens on the text.
+        tokenizer: None trains one of ``vocabulary`` tokens, but 65536 at most, on the text.
         field: which field or column of a record holds the text.
         shortest: the least number of tokens that either part must have.
         held_out: the share of the documents, or tokens, to hold out.
@@ -91,7 +91,12 @@ def open_data(
         return open_shards(path, vocabulary=vocabulary, shortest=shortest, held_out=held_out), None
     source = source_of(data, field=field) if data is None or isinstance(data, str | Path) else data
     if tokenizer is None:
-        tokenizer = cached_tokenizer(source, vocabulary=vocabulary, held_out=held_out, cache=cache)
+        tokenizer = cached_tokenizer(
+            source,
+            vocabulary=min(vocabulary, LARGEST_VOCABULARY),
+            held_out=held_out,
+            cache=cache,
+        )
     tokens = tokenized(
         source,
         tokenizer,

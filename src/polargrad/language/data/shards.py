@@ -1,7 +1,8 @@
-"""Token shards: files of 16-bit tokens under a header, in the format of modded-nanoGPT.
+"""Token shards: files of tokens under a header, in the format of modded-nanoGPT.
 
 A file is 256 little-endian int32 (1024 bytes): the magic number 20240520, the version 1, the number
-of tokens, zeros; then the tokens, uint16. So a vocabulary has at most 65536 tokens.
+of tokens, zeros; then the tokens, uint16. Where a vocabulary has more than 65536 tokens, the magic
+number is 20240801, the version 7, and the tokens are uint32, as llm.c has it for Llama 3.
 
 Source: the data files of K. Jordan et al., *modded-nanogpt* (2024), which come from A. Karpathy's
 *llm.c* (2024).
@@ -10,10 +11,8 @@ Source: the data files of K. Jordan et al., *modded-nanogpt* (2024), which come 
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,14 +24,52 @@ from polargrad.errors import DataError
 from polargrad.language.data.cache import BLOCK
 from polargrad.records import write_atomically
 
-MAGIC, VERSION = 20240520, 1
 HEADER_BYTES = 256 * 4
-TOKEN_BYTES = 2
-LARGEST_VOCABULARY = 2**16
 # The count in the header is a signed 32-bit number.
 LARGEST_COUNT = 2**31 - 1
-# 200 MB a file, as FineWeb is cut for modded-nanoGPT.
-TOKENS_A_SHARD = 100_000_000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a shard keeps tokens.
+
+    Args:
+        magic: the first number of the header.
+        version: the second.
+        token_bytes: the bytes of a token.
+        dtype: the type of a token.
+        code: its type in the standard library's ``array``.
+    """
+
+    magic: int
+    version: int
+    token_bytes: int
+    dtype: torch.dtype
+    code: str
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens can be told apart."""
+        return int(256**self.token_bytes)
+
+    def header(self, count: int) -> bytes:
+        """Return the header of a shard of ``count`` tokens."""
+        return struct.pack("<3i", self.magic, self.version, count).ljust(HEADER_BYTES, b"\0")
+
+
+NARROW = Layout(20240520, 1, 2, torch.uint16, "H")
+WIDE = Layout(20240801, 7, 4, torch.uint32, "I")
+LAYOUTS = {layout.magic: layout for layout in (NARROW, WIDE)}
+
+
+def layout_of(vocabulary: int) -> Layout:
+    """Return the layout for a vocabulary of this size: 16 bits a token if they are enough.
+
+    Example:
+        >>> layout_of(65536).token_bytes, layout_of(65537).token_bytes
+        (2, 4)
+    """
+    return NARROW if vocabulary <= NARROW.vocabulary else WIDE
 
 
 @dataclass(frozen=True)
@@ -45,10 +82,12 @@ class Shard:
     Args:
         path: the file.
         count: the number of its tokens.
+        layout: how it keeps them.
     """
 
     path: Path
     count: int
+    layout: Layout = NARROW
 
     def read(self, start: int, count: int) -> Tensor:
         """Return the tokens ``start`` … ``start + count − 1``, ``(count,)``, int64.
@@ -62,7 +101,7 @@ class Shard:
                 f"start and count must lie within {self.count} tokens, got {start} and {count}"
             )
         with _opened(self.path) as file:
-            return _tokens(self._bytes(file, start, count))
+            return self._tokens(self._bytes(file, start, count))
 
     def scan(self) -> tuple[str, int]:
         """Return SHA-256 of all tokens and the largest token, reading a block at a time.
@@ -71,23 +110,30 @@ class Shard:
         """
         digest, largest = hashlib.sha256(), -1
         with _opened(self.path) as file:
-            for start in range(0, self.count, BLOCK // TOKEN_BYTES):
-                count = min(BLOCK // TOKEN_BYTES, self.count - start)
+            step = BLOCK // self.layout.token_bytes
+            for start in range(0, self.count, step):
+                count = min(step, self.count - start)
                 content = self._bytes(file, start, count)
                 digest.update(content)
-                largest = max(largest, int(_tokens(content).max()))
+                largest = max(largest, int(self._tokens(content).max()))
         return digest.hexdigest(), largest
 
     def _bytes(self, file: IO[bytes], start: int, count: int) -> bytearray:
         """The bytes of these tokens, which must be there."""
-        content = bytearray(TOKEN_BYTES * count)
-        file.seek(HEADER_BYTES + TOKEN_BYTES * start)
+        content = bytearray(self.layout.token_bytes * count)
+        file.seek(HEADER_BYTES + self.layout.token_bytes * start)
         if file.readinto(content) != len(content):  # type: ignore[attr-defined]
             raise DataError(
                 f"the shard {str(self.path)!r} was cut off since it was opened: it had "
                 f"{self.count} tokens"
             )
         return content
+
+    def _tokens(self, content: bytearray) -> Tensor:
+        """Bytes as tokens, int64."""
+        if not content:
+            return torch.empty(0, dtype=torch.int64)
+        return torch.frombuffer(content, dtype=self.layout.dtype).long()
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -96,13 +142,6 @@ def _opened(path: Path) -> IO[bytes]:
         return path.open("rb", buffering=0)
     except OSError as error:
         raise DataError(f"cannot read the shard {str(path)!r}: {error.strerror}") from error
-
-
-def _tokens(content: bytearray) -> Tensor:
-    """Bytes as tokens, int64."""
-    if not content:
-        return torch.empty(0, dtype=torch.int64)
-    return torch.frombuffer(content, dtype=torch.uint16).long()
 
 
 def open_shard(path: Path) -> Shard:
@@ -119,31 +158,36 @@ def open_shard(path: Path) -> Shard:
             f"{str(path)!r} is not a token shard: it has {size} bytes, a header has {HEADER_BYTES}"
         )
     magic, version, count = struct.unpack_from("<3i", header)
-    if magic != MAGIC:
+    layout = LAYOUTS.get(magic)
+    if layout is None:
         raise DataError(
-            f"{str(path)!r} is not a token shard: it begins with {magic}, a shard with {MAGIC}"
+            f"{str(path)!r} is not a token shard: it begins with {magic}, a shard with "
+            f"{' or '.join(map(str, LAYOUTS))}"
         )
-    if version != VERSION:
-        raise DataError(f"the shard {str(path)!r} is of version {version}, {VERSION} is read")
-    held, odd = divmod(size - HEADER_BYTES, TOKEN_BYTES)
-    if held != count or odd:
+    if version != layout.version:
+        raise DataError(
+            f"the shard {str(path)!r} is of version {version}, {layout.version} is read"
+        )
+    held, rest = divmod(size - HEADER_BYTES, layout.token_bytes)
+    if held != count or rest:
         raise DataError(
             f"the shard {str(path)!r} is damaged: its header says {count} tokens, "
             f"{size - HEADER_BYTES} bytes follow, which is {held} tokens"
-            + (" and a half" if odd else "")
+            + (" and a part of one" if rest else "")
         )
-    return Shard(path, count)
+    return Shard(path, count, layout)
 
 
-def write_shard(path: Path, tokens: Tensor) -> Shard:
+def write_shard(path: Path, tokens: Tensor, *, vocabulary: int = NARROW.vocabulary) -> Shard:
     """Write tokens to ``path``, whole or not at all, and return the shard.
 
     Args:
         path: the file, which is replaced if it exists.
-        tokens: ``(n,)``, of an integer dtype, each from 0 to 65535.
+        tokens: ``(n,)``, of an integer dtype, each from 0 to ``vocabulary`` − 1.
+        vocabulary: the size of the vocabulary: up to 65536 a token takes 2 bytes, above that 4.
 
     Raises:
-        ValueError: if ``tokens`` is not one-dimensional, or has a token that 16 bits do not hold.
+        ValueError: if ``tokens`` is not one-dimensional, or has one outside the vocabulary.
         TypeError: if they are not integers.
         DataError: if the file cannot be written, as on a full disk; nothing is left behind.
 
@@ -154,6 +198,26 @@ def write_shard(path: Path, tokens: Tensor) -> Shard:
         ...     shard.count, shard.read(1, 2).tolist()
         (3, [1, 65535])
     """
+    layout = layout_of(vocabulary)
+    wide = _checked(tokens, min(vocabulary, layout.vocabulary))
+
+    def write(file: IO[bytes]) -> None:
+        file.write(layout.header(len(wide)))
+        for part in torch.split(wide, BLOCK // layout.token_bytes):
+            file.write(array(layout.code, part.tolist()).tobytes())
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {HEADER_BYTES + layout.token_bytes * len(wide)} bytes to "
+            f"{str(path.parent)!r}: {error.strerror}"
+        ) from error
+    return Shard(path, len(wide), layout)
+
+
+def _checked(tokens: Tensor, vocabulary: int) -> Tensor:
+    """The tokens as int64, all of which must be in the vocabulary."""
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise TypeError(f"tokens must be integers, got {tokens.dtype}")
     if tokens.dim() != 1:
@@ -161,95 +225,8 @@ def write_shard(path: Path, tokens: Tensor) -> Shard:
     if len(tokens) > LARGEST_COUNT:
         raise ValueError(f"tokens must be at most {LARGEST_COUNT}, got {len(tokens)}")
     wide = tokens.to("cpu", torch.int64)
-    if len(wide) and not (wide.min() >= 0 and wide.max() < LARGEST_VOCABULARY):
+    if len(wide) and not (wide.min() >= 0 and wide.max() < vocabulary):
         raise ValueError(
-            f"tokens must be from 0 to {LARGEST_VOCABULARY - 1}, "
-            f"got {int(wide.min())} to {int(wide.max())}"
+            f"tokens must be from 0 to {vocabulary - 1}, got {int(wide.min())} to {int(wide.max())}"
         )
-
-    def write(file: IO[bytes]) -> None:
-        file.write(_header(len(wide)))
-        for part in torch.split(wide, BLOCK // TOKEN_BYTES):
-            file.write(array("H", part.tolist()).tobytes())
-
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {HEADER_BYTES + TOKEN_BYTES * len(wide)} bytes to "
-            f"{str(path.parent)!r}: {error.strerror}"
-        ) from error
-    return Shard(path, len(wide))
-
-
-def _header(count: int) -> bytes:
-    """The header of a shard of this many tokens."""
-    return struct.pack("<3i", MAGIC, VERSION, count).ljust(HEADER_BYTES, b"\0")
-
-
-class ShardWriter:
-    """Appends tokens to shards ``stem_000000.bin``, ``stem_000001.bin``, … of a folder.
-
-    A file is a shard only when the next one is begun or the writer is closed; who needs all or
-    nothing writes into a folder that is renamed afterwards. Errors of the disk are OSErrors.
-
-    Args:
-        folder: where to write.
-        stem: how the files' names begin.
-        tokens_a_shard: how many tokens a file holds, the last one aside.
-    """
-
-    def __init__(self, folder: Path, stem: str, *, tokens_a_shard: int = TOKENS_A_SHARD) -> None:
-        if not 1 <= tokens_a_shard <= LARGEST_COUNT:
-            raise ValueError(
-                f"tokens_a_shard must be from 1 to {LARGEST_COUNT}, got {tokens_a_shard}"
-            )
-        self._folder, self._stem, self._size = folder, stem, tokens_a_shard
-        self._file: IO[bytes] | None = None
-        self._room = 0
-        self.shards: list[Shard] = []
-        self.tokens = 0
-
-    def write(self, tokens: array[int]) -> None:
-        """Append tokens, an array of type ``"H"``."""
-        for start, count in self._portions(len(tokens)):
-            assert self._file is not None
-            self._file.write(tokens[start : start + count].tobytes())
-            self._room -= count
-            self.tokens += count
-
-    def _portions(self, count: int) -> Iterator[tuple[int, int]]:
-        """Cut ``count`` tokens at the ends of shards, beginning new shards where it is needed."""
-        start = 0
-        while start < count:
-            if not self._room:
-                self._finish()
-                self._file = (self._folder / f"{self._stem}_{len(self.shards):06d}.bin").open("xb")
-                self._file.write(_header(0))
-                self._room = self._size
-            portion = min(self._room, count - start)
-            yield start, portion
-            start += portion
-
-    def _finish(self) -> None:
-        """Give the current file its header and close it."""
-        if self._file is None:
-            return
-        count = self._size - self._room
-        with self._file as file:
-            file.seek(0)
-            file.write(_header(count))
-            file.flush()
-            os.fsync(file.fileno())
-        self.shards.append(Shard(Path(file.name), count))
-        self._file, self._room = None, 0
-
-    def close(self) -> list[Shard]:
-        """Finish the last file and return all shards."""
-        self._finish()
-        return self.shards
-
-    def abandon(self) -> None:
-        """Close the file as it is, after an error."""
-        if self._file is not None:
-            self._file.close()
+    return wide

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.errors import DataError
-from polargrad.language.data.shards import LARGEST_VOCABULARY
+from polargrad.language.data.shards import NARROW, Layout, layout_of
 from polargrad.records import require
 
 SEPARATOR = "<|endoftext|>"
-# The bytes and the separator.
+# The bytes and the separator; what 16 bits tell apart.
 SMALLEST_VOCABULARY = 257
+LARGEST_VOCABULARY = NARROW.vocabulary
 # What other tokenizers call the token between documents.
 KNOWN_SEPARATORS = (SEPARATOR, "<|end_of_text|>", "<|eot_id|>", "</s>", "<eos>", "<|im_end|>")
 
@@ -41,6 +42,11 @@ class Tokenizer:
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @cached_property
+    def layout(self) -> Layout:
+        """How shards keep its tokens."""
+        return layout_of(self.size)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the tokenizer: tokens of two tokenizers are never taken for each other."""
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
@@ -50,9 +56,9 @@ class Tokenizer:
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_many(self, texts: Sequence[str]) -> Iterator[array[int]]:
-        """Yield the tokens of each text as 16-bit numbers, computed with all threads at once."""
+        """Yield the tokens of each text as its shards keep them, with all threads at once."""
         for one in self.backend.encode_batch_fast(list(texts), add_special_tokens=False):
-            yield array("H", one.ids)
+            yield array(self.layout.code, one.ids)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of these tokens, separators and all."""
@@ -69,11 +75,6 @@ class Tokenizer:
                 f"the tokenizer has {self.size} tokens, the model's vocabulary {vocabulary}: "
                 f"give a model of at least {self.size}, or another tokenizer"
             )
-        if self.size > LARGEST_VOCABULARY:
-            raise DataError(
-                f"the tokenizer has {self.size} tokens, a token shard holds 16-bit numbers: "
-                f"give a tokenizer of at most {LARGEST_VOCABULARY} tokens"
-            )
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
@@ -86,7 +87,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
 
     Args:
         texts: the texts, read once.
-        vocabulary: from 257 to 65536, the most that token shards hold.
+        vocabulary: from 257 to 65536, the most that 16 bits tell apart.
 
     Raises:
         ValueError: if ``vocabulary`` is not allowed.

@@ -44,8 +44,7 @@ def cached_tokenizer(
         DataError: if there is no text, or the cache cannot be written.
     """
     version = require("tokenizers", extra="language").__version__
-    folder = cache_folder(cache) / "tokenizers"
-    folder.mkdir(exist_ok=True)
+    folder = cache_folder(cache, "tokenizers")
     key = key_of(FORMAT, version, source.digest(), vocabulary, held_out, ENOUGH)
     file, check = folder / f"{key}.json", folder / f"{key}.sha256"
     with alone(file):

@@ -12,13 +12,8 @@ from typing import Any
 from polargrad.errors import DataError, RunFolderError
 from polargrad.language.corpus import VALIDATION_SHARE, is_held_out
 from polargrad.language.data.cache import alone, cache_folder, key_of
-from polargrad.language.data.shards import (
-    TOKEN_BYTES,
-    TOKENS_A_SHARD,
-    Shard,
-    ShardWriter,
-    open_shard,
-)
+from polargrad.language.data.shard_writer import TOKENS_A_SHARD, ShardWriter
+from polargrad.language.data.shards import Shard, open_shard
 from polargrad.language.data.sources import Source
 from polargrad.language.data.token_data import BY_DOCUMENT, TokenData, check_share, divided
 from polargrad.language.data.tokenizer import Tokenizer
@@ -73,8 +68,7 @@ def tokenized(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     tokenizer.require_fit(vocabulary)
-    folder = cache_folder(cache) / "tokens"
-    folder.mkdir(exist_ok=True)
+    folder = cache_folder(cache, "tokens")
     key = key_of(
         FORMAT, source.digest(), tokenizer.digest, tokenizer.separator, held_out, limit,
         tokens_a_shard,
@@ -159,23 +153,28 @@ class _Job:
     def _not_written(self, folder: Path, error: OSError) -> str:
         """What is said of a full disk."""
         size = self.source.size
-        # A token is at least one byte of the text, and two bytes here.
-        need = "" if size is None else f" of at most {TOKEN_BYTES * size} that are needed"
+        token_bytes = self.tokenizer.layout.token_bytes
+        # A token is at least one byte of the text.
+        need = "" if size is None else f" of at most {token_bytes * size} that are needed"
         return (
             f"cannot write tokens to {str(folder)!r}: {error.strerror} after "
-            f"{TOKEN_BYTES * self.tokens} bytes{need}, which were removed again: "
+            f"{token_bytes * self.tokens} bytes{need}, which were removed again: "
             "make room, or give another cache"
         )
 
     def _fill(self, folder: Path) -> None:
         """Write the shards and their index."""
         for side in ("train", "validation"):
-            self._writers[side] = ShardWriter(folder, side, tokens_a_shard=self.tokens_a_shard)
+            self._writers[side] = ShardWriter(
+                folder, side, tokens_a_shard=self.tokens_a_shard, layout=self.tokenizer.layout
+            )
+        begin = [] if self.tokenizer.separator is None else [self.tokenizer.separator]
+        separator = array(self.tokenizer.layout.code, begin)
         for group in _groups(self._pieces()):
             tokens = self.tokenizer.encode_many([text for _, _, text in group])
             for (side, first, _), numbers in zip(group, tokens, strict=True):
-                if first and self.tokenizer.separator is not None:
-                    self._writers[side].write(array("H", [self.tokenizer.separator]))
+                if first:
+                    self._writers[side].write(separator)
                 self._writers[side].write(numbers)
                 if self.limit is not None and self.tokens >= self.limit:
                     break
