@@ -6,7 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -203,20 +204,23 @@ def test_a_killed_run_is_started_again_cleanly(tokens_of, tokenizer, tmp_path):
     assert text_of(tokenizer, data.train).startswith("<|endoftext|>the sum of 1 and 1\n")
 
 
-def test_two_processes_do_the_work_once(tokens_of, tokenizer, tmp_path):
-    (tmp_path / "a.txt").write_text("the sum of 1 and 1\n" * 10_000)
-    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
-    commands = [sys.executable, "-c", KILLED, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(commands, **pipes) as first:
-        assert first.stdout.readline()
-        with subprocess.Popen(commands, **pipes) as second:
-            time.sleep(0.1)
-            second.stdin.close()
-            first.stdin.close()
-            assert second.wait() == first.wait() == 0
-            assert not second.stdout.read()  # it has tokenized nothing
-    assert len(entries(tmp_path)) == 1
+def test_two_that_want_the_same_do_the_work_once(tokens_of):
+    """The second waits for the first, which waits to be told to go on, and then finds its work."""
+    begun, go_on, worked = Event(), Event(), []
+
+    def wait(tokens):
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(tokens_of, on_progress=wait)
+        assert begun.wait(60)
+        second = threads.submit(tokens_of, on_progress=worked.append)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        go_on.set()
+        assert first.result() == second.result()
+    assert not worked
 
 
 def test_texts_that_are_too_short_or_empty(tokens_of, tmp_path):
