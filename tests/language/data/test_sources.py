@@ -1,12 +1,13 @@
 """Every format gives its documents, and says where one is not what it should be."""
 
 import json
+import sys
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from polargrad.errors import DataError
+from polargrad.errors import DataError, MissingExtraError
 from polargrad.language.data import HuggingFace, source_of
 from polargrad.language.data import cache as cache_module
 
@@ -109,6 +110,15 @@ def test_a_data_set_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"cannot open .*, split 'dev'"):
         texts(HuggingFace(str(tmp_path), split="dev"))
     assert [*texts(HuggingFace(str(tmp_path), field="body")).values()] == ["a"]
+
+
+@pytest.mark.parametrize("package", ["datasets", "pyarrow"])
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, package):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
+    source = source_of(f"hf:{tmp_path}" if package == "datasets" else tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"needs the package '{package}'.*language"):
+        texts(source)
 
 
 def test_what_a_data_set_is_known_by():

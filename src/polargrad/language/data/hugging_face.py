@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polargrad.errors import DataError
+from polargrad.errors import DataError, PolarGradError
 from polargrad.language.corpus import walk
 from polargrad.language.data.cache import digest_of_files, key_of
 from polargrad.language.data.sources import Document, text_of
@@ -72,7 +72,7 @@ class HuggingFace:
                 yield Document.of(
                     str(number), text_of(dict(row), self.field, f"{self.name}, row {number},")
                 )
-        except DataError:
+        except PolarGradError:
             raise
         except Exception as error:  # what its many readers raise has no common class
             raise DataError(f"cannot read {self.name} after row {number}: {error}") from error
