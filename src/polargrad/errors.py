@@ -40,7 +40,7 @@ class RankDeficiencyWarning(UserWarning):
 
 
 class DataError(PolarGradError):
-    """A data file is missing, empty, too short or not text."""
+    """Data are missing, damaged, too short, or not what they should be."""
 
 
 class RunFolderError(PolarGradError):

@@ -86,7 +86,7 @@ def standard_library(*, shortest: int = 1) -> Corpus:
         DataError: if this Python comes without its source.
     """
     root = Path(sysconfig.get_path("stdlib"))
-    paths = [path for path in _walk(root) if _is_library_source(path)]
+    paths = [path for path in walk(root) if is_library_source(path)]
     files = {path: _read(root / path) for path in paths}
     train, validation = _split_by_hash(files)
     if min(len(train), len(validation)) < shortest:
@@ -122,7 +122,7 @@ def own_text(data: Path, *, shortest: int = 1) -> Corpus:
             raise DataError(f"data is {str(data)!r}, which is not UTF-8 text: give a text file")
         skipped = 0
     elif data.is_dir():
-        found = {path: _read(data / path) for path in _walk(data)}
+        found = {path: _read(data / path) for path in walk(data)}
         files = {path: content for path, content in found.items() if _is_text(content)}
         skipped = len(found) - len(files)
         if not files:
@@ -158,7 +158,7 @@ def _own_corpus(data: Path, files: Mapping[str, bytes], skipped: int, shortest: 
     return Corpus(_tokens(train), _tokens(validation), _digest(files), split, len(files), skipped)
 
 
-def _walk(root: Path) -> list[str]:
+def walk(root: Path) -> list[str]:
     """The relative POSIX paths of all files that are not hidden, in order."""
 
     def refuse(error: OSError) -> None:
@@ -172,7 +172,7 @@ def _walk(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _is_library_source(path: str) -> bool:
+def is_library_source(path: str) -> bool:
     """Whether this file of the standard library belongs to the corpus."""
     parts = path.split("/")
     return (
@@ -200,15 +200,15 @@ def _is_text(content: bytes) -> bool:
 def _split_by_hash(files: Mapping[str, bytes]) -> tuple[bytes, bytes]:
     """Training and validation text: the files in order, each on the side of its path's hash."""
     return (
-        b"".join(content for path, content in files.items() if not _is_held_out(path)),
-        b"".join(content for path, content in files.items() if _is_held_out(path)),
+        b"".join(content for path, content in files.items() if not is_held_out(path)),
+        b"".join(content for path, content in files.items() if is_held_out(path)),
     )
 
 
-def _is_held_out(path: str) -> bool:
-    """Whether the file of this relative path is validation text, for about one path in ten."""
+def is_held_out(path: str, share: float = VALIDATION_SHARE) -> bool:
+    """Whether the file of this relative path is validation text, for about that share of paths."""
     first = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:8]
-    return int.from_bytes(first, "big") < VALIDATION_SHARE * 2**64
+    return int.from_bytes(first, "big") < share * 2**64
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
