@@ -31,8 +31,8 @@ PAPER: tuple[tuple[Callable[[], Experiment], torch.dtype, tuple[int, ...]], ...]
     (logistic, torch.float32, (100, 300, 1500)),
     (completion, torch.float32, (50, 100, 150)),
 )
-STARTS = (None, 1e-4, 1e-2, 1.0, 1e2)
-CONDITIONS = (1.0, 10.0, 1e3, 1e6)
+STARTS = (None, 1e-4, 1e-2, 1.0, 10.0, 1e2)
+CONDITIONS = (1.0, 10.0, 1e2, 1e3, 1e6, 1e8)
 MOST = 3000
 
 

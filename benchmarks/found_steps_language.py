@@ -60,7 +60,8 @@ class Run:
 def planned(steps: int, seeds: Sequence[int]) -> list[Run]:
     """All runs in the order of their use."""
     first, *others = seeds
-    runs = [Run(FOUND, start, "decay", first, steps) for start in (None, 1e-1, 1e-4)]
+    runs = [Run(FOUND, None, "decay", seed, steps) for seed in (first, others[0])]
+    runs += [Run(FOUND, start, "decay", first, steps) for start in (1e-1, 1e-4)]
     runs += [Run(FOUND, None, "decay", seed, steps) for seed in others]
     runs += [Run(MUON, lr, "decay", first, steps) for lr in (5e-3, 1e-2, 2e-2)]
     runs += [Run(FOUND, start, "decay", first, steps) for start in (1e-3, 1e-2)]

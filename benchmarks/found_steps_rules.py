@@ -1,6 +1,6 @@
 """How wide the good region of each rule for the step size is, on the paper's matrix problems.
 
-    python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1] [--table] [--figure F]
+    python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1] [--figure F]
 
 PolarGrad without momentum under every rule, from starting steps over six decades or with learning
 rates over seven around the published one, constant or falling linearly to zero; seed 42. A finished

@@ -13,6 +13,7 @@ from polargrad.optim.hypergradient import COLUMNS, RATE, cosine, followed
 from polargrad.optim.step_size import EVIDENCE, LAST, SIZE
 
 FIRST = 0.01
+FAR = torch.tensor(math.inf)
 
 
 def polar(a):
@@ -28,6 +29,12 @@ def first_size(x):
     """0.01 of the root mean square of the singular values; 0.01 for a matrix that is zero."""
     size = float(torch.linalg.svdvals(x).square().mean().sqrt())
     return FIRST * size if size else FIRST
+
+
+def farthest(x, beta=0.0):
+    """How far a size may double: twice the typical singular value by what a momentum remembers."""
+    size = float(torch.linalg.svdvals(x).square().mean().sqrt())
+    return 2 * (1 - beta) * size if size else math.inf
 
 
 class Mean:
@@ -49,8 +56,8 @@ def clipped(value):
 class Rule:
     """The rule of a group of matrices, written from its formulas with plain numbers."""
 
-    def __init__(self, sizes, rate=RATE):
-        self.sizes, self.rate = list(sizes), rate
+    def __init__(self, sizes, reach, rate=RATE):
+        self.sizes, self.reach, self.rate = list(sizes), list(reach), rate
         self.squares = [Mean(0.95) for _ in sizes]
         self.square, self.trend = Mean(0.95), Mean(0.8)
 
@@ -63,20 +70,19 @@ class Rule:
         if not votes:
             return self.sizes
         mean = sum(votes) / len(votes)
-        change = self.together(mean, share) if mean else 0.0
+        z = clipped(mean / math.sqrt(self.square.after(mean * mean))) if mean else 0.0
+        trend = self.trend.after(z) if mean else 0.0
         for i, own in enumerate(x):
             apart = 0.0 if own is None else 0.1 * self.rate * (own - mean) * share**2
-            self.sizes[i] *= math.exp(change + apart)
+            self.sizes[i] *= math.exp(self.together(z, trend, i, share) + apart)
         return self.sizes
 
-    def together(self, mean, share):
-        """What all sizes change by, as a logarithm."""
-        z = clipped(mean / math.sqrt(self.square.after(mean * mean)))
-        trend = self.trend.after(z)
-        fall, double = 1.1 * self.rate, math.log(2)
-        if z > 0:
-            return (self.rate + (double - self.rate) * max(0.0, trend)) * z * share**2
-        return fall * mean
+    def together(self, z, trend, i, share):
+        """What a size changes by with the others, as a logarithm."""
+        if z <= 0:
+            return 1.1 * self.rate * z
+        sure = max(0.0, trend) ** 2 if self.sizes[i] < self.reach[i] else 0.0
+        return (self.rate + (math.log(2) - self.rate) * sure) * z * share**2
 
 
 def half(x):
@@ -92,7 +98,7 @@ def angle(g, d):
 def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, decay=0.0, lr=1.0):
     """Yield X and the size of each step; ``gradients(X, k)`` are those of step k."""
     x, m, last = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
-    rule = Rule([first_size(start)])
+    rule = Rule([first_size(start)], [farthest(start, beta)])
     for k in range(1000):
         g = gradients(x, k)
         multiplier = lr(k) if callable(lr) else lr
@@ -194,12 +200,14 @@ def test_followed_is_the_formula(seed, matrices, share):
     """Noise around a mean that drifts from too short to too long; some have no look at times."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(matrices, generator=generator) + 0.1
-    rule, sizes, evidence = Rule(start.tolist()), start, torch.zeros(matrices, len(COLUMNS))
+    reach = 3.0 * torch.rand(matrices, generator=generator)
+    rule = Rule(start.tolist(), reach.tolist())
+    sizes, evidence = start, torch.zeros(matrices, len(COLUMNS))
     for k in range(60):
         cosines = 0.3 * torch.randn(matrices, generator=generator) + 0.5 - k / 30
         cosines = torch.where(torch.rand(matrices, generator=generator) < 0.2, 0.0, cosines)
         cosines = cosines.clamp(-1, 1)
-        sizes, evidence = followed(sizes, evidence, cosines, RATE, share(k))
+        sizes, evidence = followed(sizes, evidence, cosines, reach, RATE, share(k))
         expected = torch.tensor(rule.follow(cosines.tolist(), share(k)))
         torch.testing.assert_close(sizes, expected, rtol=1e-4, atol=0.0)
 
@@ -207,7 +215,7 @@ def test_followed_is_the_formula(seed, matrices, share):
 def test_steps_that_are_sure_double():
     sizes, evidence = torch.ones(2), torch.zeros(2, len(COLUMNS))
     for _ in range(5):
-        sizes, evidence = followed(sizes, evidence, torch.tensor([0.3, 0.01]), RATE)
+        sizes, evidence = followed(sizes, evidence, torch.tensor([0.3, 0.01]), FAR, RATE)
     torch.testing.assert_close(sizes, torch.full((2,), 32.0))
 
 
@@ -215,7 +223,7 @@ def test_what_has_no_angle_leaves_the_size_alone():
     zero = torch.zeros(2)
     assert torch.equal(cosine(zero, zero, torch.ones(2)), zero)
     assert torch.equal(cosine(zero, torch.ones(2), zero), zero)
-    sizes, evidence = followed(torch.ones(2), torch.zeros(2, len(COLUMNS)), zero, RATE)
+    sizes, evidence = followed(torch.ones(2), torch.zeros(2, len(COLUMNS)), zero, FAR, RATE)
     assert torch.equal(sizes, torch.ones(2))
     assert not evidence.any()
 
@@ -239,7 +247,7 @@ def test_a_matrix_without_a_gradient_neither_votes_nor_forgets():
 def test_an_objective_without_a_minimum_ends_in_a_number():
     sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
     for _ in range(1000):
-        sizes, evidence = followed(sizes, evidence, torch.ones(1), RATE)
+        sizes, evidence = followed(sizes, evidence, torch.ones(1), FAR, RATE)
     assert sizes.isfinite().all()
 
 
@@ -247,7 +255,9 @@ def test_a_step_that_goes_too_far_every_time_ends_small():
     """A divergence ends in shrinking steps."""
     sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
     for k in range(400):
-        sizes, evidence = followed(sizes, evidence, torch.tensor([0.5 if k < 5 else -0.5]), RATE)
+        sizes, evidence = followed(
+            sizes, evidence, torch.tensor([0.5 if k < 5 else -0.5]), FAR, RATE
+        )
     assert 0.0 < float(sizes) < 1e-12
 
 
@@ -257,7 +267,7 @@ def test_the_matrices_of_a_group_vote():
     noise = [[randn(*s.shape, seed=100 * i + k) for k in range(25)] for i, s in enumerate(starts)]
     parameters = [nn.Parameter(s.clone()) for s in starts]
     optimizer = pg.PolarGrad(parameters, momentum=0.0, method="svd")
-    rule = Rule([first_size(s) for s in starts])
+    rule = Rule([first_size(s) for s in starts], [farthest(s) for s in starts])
     x, last = [s.clone() for s in starts], [torch.zeros_like(s) for s in starts]
     for k in range(25):
         for i, p in enumerate(parameters):

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from polargrad.cli.exit_codes import INTERRUPTED
-from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run, train
+from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run, rate_in_words, train
 
 PRESET = tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}|PATH")
 OUT = tyro.conf.arg(metavar="PATH", help_behavior_hint="(required but for --dry-run)")
@@ -20,7 +20,7 @@ OPTIMIZER = tyro.conf.arg(metavar="{" + ",".join(DEFAULTS) + "}")
 LR = tyro.conf.arg(
     metavar="FLOAT",
     help_behavior_hint="(default: "
-    + ", ".join(f"{name} {defaults.lr:g}" for name, defaults in DEFAULTS.items())
+    + ", ".join(f"{name} {rate_in_words(defaults.lr)}" for name, defaults in DEFAULTS.items())
     + ")",
 )
 VECTOR_LR = tyro.conf.arg(

@@ -19,7 +19,7 @@ from polargrad.experiments.report import (
 )
 from polargrad.experiments.reproduce import reproduce
 from polargrad.experiments.results import Results
-from polargrad.language import Preset, TrainSettings, train
+from polargrad.language import Preset, TrainSettings, rate_in_words, train
 from polargrad.records.document import Paragraph
 
 REPORT = "report"
@@ -130,7 +130,7 @@ def summary(out: Path) -> str:
     language = [
         (
             run.optimizer,
-            f"{run.settings['lr']:g}",
+            rate_in_words(run.settings["lr"]),
             f"{run.validation[-1][1]:.4f}",
             f"{1e3 * run.seconds_per_step:.0f}",
         )

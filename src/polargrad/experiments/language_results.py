@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.errors import RunFolderError
+from polargrad.language.optimizers import rate_in_words
 from polargrad.language.train import PROVENANCE, RECORDS
 from polargrad.records import read_json, read_records
 from polargrad.records.figures import line_style, panels, save_png
@@ -73,7 +74,7 @@ def draw_language(runs: Sequence[LanguageRun], path: Path) -> None:
         height=3.9,
     )
     for index, run in enumerate(runs):
-        label = f"{run.optimizer}, lr {run.settings['lr']:g}"
+        label = f"{run.optimizer}, lr {rate_in_words(run.settings['lr'])}"
         style = line_style(index)
         losses = [(r["step"], r["loss"]) for r in run.records if "loss" in r]
         parts = [losses[i : i + WINDOW] for i in range(0, len(losses), WINDOW)]

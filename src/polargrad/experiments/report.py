@@ -13,6 +13,7 @@ from polargrad.experiments.figures import figure_file
 from polargrad.experiments.language_results import LanguageRun
 from polargrad.experiments.published import Comparison, comparisons
 from polargrad.experiments.results import Results
+from polargrad.language.optimizers import rate_in_words
 from polargrad.records.document import (
     Block,
     Code,
@@ -199,7 +200,7 @@ def language_section(runs: Sequence[LanguageRun], figure: Path) -> list[Block]:
     rows = [
         [
             run.optimizer,
-            f"{run.settings['lr']:g}",
+            rate_in_words(run.settings["lr"]),
             "" if run.settings["vector_lr"] is None else f"{run.settings['vector_lr']:g}",
             f"{run.validation[-1][1]:.4f}",
             f"{run.validation[-1][1] - best:+.4f}",

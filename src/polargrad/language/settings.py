@@ -98,8 +98,8 @@ class TrainSettings:
             )
 
     @property
-    def learning_rate(self) -> float:
-        """``lr``, or the optimizer's default."""
+    def learning_rate(self) -> float | None:
+        """``lr``, or the optimizer's default; None where the run finds the size of its steps."""
         return DEFAULTS[self.optimizer].lr if self.lr is None else self.lr
 
     @property

@@ -22,7 +22,7 @@ from polargrad.language.corpus import Corpus, load_corpus
 from polargrad.language.curves import FIGURE, draw_losses
 from polargrad.language.interrupts import StopRequest
 from polargrad.language.models import ModelPreset
-from polargrad.language.optimizers import build_optimizer, build_schedule
+from polargrad.language.optimizers import build_optimizer, build_schedule, rate_in_words
 from polargrad.language.presets import build_model, preset_of
 from polargrad.language.progress import Progress
 from polargrad.language.settings import TrainSettings
@@ -271,7 +271,8 @@ class _Run:
         if not math.isfinite(value):
             raise NonFiniteError(
                 f"the {name} became {value} at step {step}, where lr was {lr:.3g} "
-                f"(lr={self.settings.learning_rate:.3g} before the schedule): give a smaller lr"
+                f"(lr={rate_in_words(self.settings.learning_rate)} before the schedule): "
+                "give a smaller lr"
             )
 
     def _record(self, records: RecordWriter, record: dict[str, Any]) -> None:
@@ -297,7 +298,7 @@ class _Run:
         settings = self.settings
         title = (
             f"{self.preset.name}, {settings.optimizer}, "
-            f"lr {settings.learning_rate:g}, seed {settings.seed}"
+            f"lr {rate_in_words(settings.learning_rate)}, seed {settings.seed}"
         )
         draw_losses(folder / RECORDS, folder / FIGURE, title=title)
 

@@ -14,7 +14,7 @@ from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
 from polargrad.optim.routing.views import Region, View, regions
-from polargrad.optim.step_size import EVIDENCE, LAST, SIZE, start_step_size, step_size
+from polargrad.optim.step_size import EVIDENCE, LAST, REACH, SIZE, start_step_size, step_size
 
 __all__ = ["FoundSteps"]
 
@@ -70,12 +70,14 @@ class FoundSteps:
         owners = [self.owners[i] for i in positions]
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
+        reach = torch.stack(numbers_of(REACH, entries, owners))
         looks = zip(*map(self._look, positions), strict=True)
         cosines = cosine(*(torch.stack(found) for found in looks))
         cosines = -cosines if self.group["maximize"] else cosines
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
-        sizes, evidence = followed(sizes, evidence, cosines, RATE if rate is None else rate, share)
+        rate = RATE if rate is None else rate
+        sizes, evidence = followed(sizes, evidence, cosines, reach, rate, share)
         for key, values in ((SIZE, sizes), (EVIDENCE, evidence)):
             self.after.append((kept[key], list(values.unbind(0))))
         first = self.group["first_step"]

@@ -23,7 +23,7 @@ RATE = 0.1
 # While it is sure a size doubles. Nothing is halved: a step that goes too far along some directions
 # may still be short along others, and they would be left behind (6.1, first step 10: a gap of 4).
 SURE_RATE = math.log(2.0)
-SURE_POWER = 3
+SURE_POWER = 2
 # How much faster a size falls than it grows. At 1 a step that overshoots by as much as the one
 # before fell short stays as it is, and the iterates go back and forth: on |X|²/2 from a size of
 # 100 for good. At 1.1 no problem of the tests stalls, and noise costs no more.
@@ -59,7 +59,12 @@ def cosine(slope: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
 
 
 def followed(
-    sizes: Tensor, evidence: Tensor, cosines: Tensor, rate: float, share: Tensor | float = 1.0
+    sizes: Tensor,
+    evidence: Tensor,
+    cosines: Tensor,
+    reach: Tensor,
+    rate: float,
+    share: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     r"""Return the step sizes of a group of matrices, and their evidence, after another look.
 
@@ -71,18 +76,20 @@ def followed(
 
     .. math::
        u = \begin{cases}
-         (\eta + (\log 2 - \eta)\, m_+)\, z & z > 0 \\
-         1.1\,\eta\, \bar x & z < 0
+         (\eta + (\log 2 - \eta)\, m_+^2)\, z & z > 0 \\
+         1.1\,\eta\, z & z < 0
        \end{cases}
 
     x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
     there were. A step that a schedule holds back to the share f of its size says less of how far
-    one could go: what makes a size grow counts f².
+    one could go: what makes a size grow counts f². From its reach on a size grows at the rate η
+    alone.
 
     Args:
         sizes: s, float32, (N,).
         evidence: what earlier calls returned, zeros to begin with, float32, (N, 6).
         cosines: c of :func:`cosine`, (N,); where one is 0 the matrix has no vote.
+        reach: up to which sizes may double, (N,).
         rate: η.
         share: f in [0, 1].
 
@@ -92,7 +99,7 @@ def followed(
     Example:
         >>> sizes, evidence = torch.ones(1), torch.zeros(1, len(COLUMNS))
         >>> for c in (0.5, 0.5, -0.5):
-        ...     sizes, evidence = followed(sizes, evidence, torch.tensor([c]), rate=0.1)
+        ...     sizes, evidence = followed(sizes, evidence, torch.tensor([c]), sizes + 9, 0.1)
         >>> sizes  # 2 · 2 · exp(-0.11)
         tensor([3.5833])
 
@@ -112,9 +119,10 @@ def followed(
     trend_weight, trend = _averaged(trend_weight, trend, z, TREND_MEMORY, looked)
     sure = (trend / trend_weight.clamp(min=1e-30) * z.sign()).clamp(0.0, 1.0)
 
-    growing = (rate + (SURE_RATE - rate) * sure**SURE_POWER) * z
+    quick = torch.where(sizes < reach, (SURE_RATE - rate) * sure**SURE_POWER, 0.0)
+    growing = (rate + quick) * z
     held = share * share
-    common = torch.where(z > 0, held * growing, FALL * rate * mean)
+    common = torch.where(z > 0, held * growing, FALL * rate * z)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
     known = torch.stack([weight, square, trend_weight, trend])
     after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)

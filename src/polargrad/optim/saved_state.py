@@ -16,7 +16,7 @@ from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
-from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, SIZE
+from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
 __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
@@ -118,7 +118,7 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
     return {
         BUFFER: averaged,
         LAST: example.to(LAST_DTYPE),
-        **dict.fromkeys((STEP, SIZE), counted),
+        **dict.fromkeys((STEP, SIZE, REACH), counted),
         EVIDENCE: counted[:, None].expand(-1, len(COLUMNS)),
         **geometry_state(form, example, view),
     }

@@ -13,24 +13,36 @@ from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.routing.views import View, regions
 
 __all__ = [
-    *("EVIDENCE", "FOUND", "FOUND_KEYS", "GIVEN", "LAST", "LAST_DTYPE", "SIZE", "STEP_SIZES"),
+    *(
+        "EVIDENCE",
+        "FOUND",
+        "FOUND_KEYS",
+        "GIVEN",
+        "LAST",
+        "LAST_DTYPE",
+        "REACH",
+        "SIZE",
+        "STEP_SIZES",
+    ),
     *("decay_factor", "is_found", "start_step_size", "step_size"),
 ]
 
 GIVEN, FOUND = "given", "hypergradient"
 STEP_SIZES = (GIVEN, FOUND)
 # The state of a step size that the run finds: the last direction, of the parameter's shape, and for
-# each of its matrices the size, and the numbers of `hypergradient.COLUMNS`.
+# each of its matrices the size, the numbers of `hypergradient.COLUMNS`, and how far it may double.
 LAST, SIZE, EVIDENCE = "last_direction", "step_size", "step_size_evidence"
-FOUND_KEYS = (LAST, SIZE, EVIDENCE)
+REACH = "step_size_reach"
+FOUND_KEYS = (LAST, SIZE, EVIDENCE, REACH)
 # Of the last direction only an angle is asked: rounding it turns that by less than noise does.
 LAST_DTYPE = torch.bfloat16
 # The first size, as a share of the root mean square of the singular values; of a matrix that is
 # zero, as a number.
 FIRST_SHARE = 0.01
 FIRST_OF_ZERO = 0.01
-# Where a first step is given, what a momentum remembers of steps of the second's size goes at most
-# this many times as far as matrices are large: a network does not win back what it loses there.
+# What a momentum remembers of steps of the size to which one may double goes this many times as far
+# as the matrix is large. Steps after the first are no longer than that to begin with: a network does
+# not win back what it loses there.
 FARTHEST = 2.0
 
 
@@ -88,17 +100,21 @@ def start_step_size(group: Mapping[str, Any], p: Tensor, view: View, own: dict[s
     if all(key in own for key in FOUND_KEYS):
         return
     matrices = [region.matrix() for region in regions(view, p)] if p.numel() else []
-    sizes = [_second(group["first_step"], group["momentum"], matrix) for matrix in matrices]
+    none = torch.zeros(0, device=p.device)
+    lengths = torch.stack([_typical(matrix) for matrix in matrices]) if matrices else none
+    reach = FARTHEST * (1.0 - group["momentum"]) * lengths
+    reach = torch.where(lengths > 0, reach, math.inf)
+    first = group["first_step"]
+    if first is None:
+        sizes = torch.where(lengths > 0, FIRST_SHARE * lengths, FIRST_OF_ZERO)
+    else:
+        sizes = reach.clamp(max=first)
     own[LAST] = torch.zeros_like(p, dtype=LAST_DTYPE, memory_format=torch.preserve_format)
-    own[SIZE] = torch.stack(sizes) if sizes else torch.zeros(0, device=p.device)
-    own[EVIDENCE] = torch.zeros(len(sizes), len(COLUMNS), device=p.device)
+    own[SIZE], own[REACH] = sizes, reach
+    own[EVIDENCE] = torch.zeros(len(matrices), len(COLUMNS), device=p.device)
 
 
-def _second(first: float | None, momentum: Tensor | float, matrix: Tensor) -> Tensor:
-    """The size that a matrix begins with after its first step, as float32 on its device."""
-    norm = torch.linalg.vector_norm(matrix.float())
-    typical = norm / math.sqrt(min(matrix.shape))
-    size = FIRST_SHARE * typical
-    if first is not None:
-        size = (FARTHEST * (1.0 - momentum) * typical).clamp(max=first)
-    return torch.where(typical > 0, size, FIRST_OF_ZERO if first is None else first)
+def _typical(matrix: Tensor) -> Tensor:
+    """The root mean square of the singular values, in float32."""
+    norm: Tensor = torch.linalg.vector_norm(matrix.float())
+    return norm / math.sqrt(min(matrix.shape))

@@ -1,0 +1,131 @@
+"""Step sizes that the run finds, where it is hard: noise, jumps, zeros, schedules, momentum."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import polargrad as pg
+from polargrad import optim
+from polargrad.optim.step_size import SIZE
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Quadratic:
+    """½⟨X − X*, H₁ (X − X*) H₂⟩ with condition number 10."""
+
+    def __init__(self, m=12, n=6, seed=0):
+        sides = []
+        for size in (m, n):
+            q = torch.linalg.qr(randn(size, size, seed=seed + size))[0]
+            sides.append((q * torch.logspace(0, -0.5, size).double()) @ q.T)
+        self.left, self.right = sides
+        self.solution = randn(m, n, seed=seed + 100)
+
+    def gradient(self, x):
+        return self.left @ (x - self.solution) @ self.right
+
+    def gap(self, x):
+        return 0.5 * float(((x - self.solution) * self.gradient(x)).sum())
+
+
+def noisy_end(optimizer, x, problem, noise, steps, falling, seed):
+    """The mean gap of the last tenth of a run."""
+    group, gaps = optimizer.param_groups[0], []
+    lr = group["lr"]
+    for k in range(steps):
+        x.grad = problem.gradient(x.detach()) + noise * randn(*x.shape, seed=seed + k)
+        group["lr"] = lr * (1 - k / steps) if falling else lr
+        optimizer.step()
+        gaps.append(problem.gap(x.detach()))
+    return sum(gaps[-steps // 10 :]) / (steps // 10)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, momentum):
+    """Twelve rates over four decades, each with the same linear decay; the first step is 0.01."""
+    problem, steps = Quadratic(), 400
+
+    def end(make):
+        x = nn.Parameter(randn(12, 6, seed=5))
+        return noisy_end(make(x), x, problem, noise, steps, falling=True, seed=5000)
+
+    found = end(lambda x: pg.PolarGrad([x], momentum=momentum, method="svd"))
+    best = min(
+        end(
+            lambda x, lr=lr: optim.PolarMuon(
+                [x], lr, momentum=momentum, nesterov=False, method="svd"
+            )
+        )
+        for lr in torch.logspace(-4, 0, 12).tolist()
+    )
+    assert found < 3.0 * best
+
+
+@pytest.mark.parametrize("jump", [1e-3, 1e3])
+def test_the_data_change_suddenly(jump):
+    """After convergence the solution is another, a thousand times nearer or farther."""
+    problem = Quadratic()
+    x = nn.Parameter(randn(12, 6, seed=5))
+    optimizer = pg.PolarGrad([x], momentum=0.0, method="svd")
+    for phase in range(2):
+        before = problem.gap(x.detach())
+        for _ in range(250):
+            x.grad = problem.gradient(x.detach())
+            optimizer.step()
+        assert problem.gap(x.detach()) < 1e-10 * before, phase
+        problem.solution = problem.solution + jump * randn(12, 6, seed=7)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_factor_that_is_zero(momentum):
+    """LoRA: W = B A with B = 0, of which the first gradient of A is zero."""
+    target = 0.3 * randn(16, 4, seed=1) @ randn(4, 12, seed=2)
+    a, b = nn.Parameter(randn(4, 12, seed=3) / math.sqrt(12)), nn.Parameter(torch.zeros(16, 4))
+    b.data = b.data.double()
+    optimizer = pg.PolarGrad([a, b], momentum=momentum, method="svd")
+    losses = []
+    for _ in range(400):
+        optimizer.zero_grad()
+        loss = 0.5 * (b @ a - target).square().sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 1e-3 * losses[0]
+
+
+def test_a_schedule_that_is_restarted():
+    """The size that a restart finds is one of steps at their full length."""
+    problem = Quadratic()
+    x = nn.Parameter(randn(12, 6, seed=5))
+    optimizer = pg.PolarGrad([x], momentum=0.5, method="svd")
+    sizes = []
+    for k in range(120):
+        x.grad = problem.gradient(x.detach()) + 0.3 * randn(12, 6, seed=k)
+        optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * (k % 40) / 40))
+        optimizer.step()
+        sizes.append(float(optimizer.state[x][SIZE]))
+    # Held back to nothing at the end of a period, it does not grow against that without bound.
+    assert max(sizes[35:40]) < 4 * max(sizes[:35])
+    assert problem.gap(x.detach()) < 0.1 * problem.gap(randn(12, 6, seed=5))
+
+
+@pytest.mark.parametrize("power", [2.0, 4.0])
+def test_an_objective_that_is_steeper_than_any_quadratic(power):
+    """Σ|x|^2p/2p: fixed rates diverge from far away; here a step too long is followed by less."""
+    x = nn.Parameter(100.0 * randn(8, 5))
+    optimizer = pg.PolarGrad([x], momentum=0.0, method="svd", first_step=1e4)
+    values = []
+    for _ in range(400):
+        optimizer.zero_grad()
+        loss = x.abs().pow(2 * power).sum() / (2 * power)
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert all(map(math.isfinite, values))
+    assert values[-1] < 1e-6 * values[0]
