@@ -74,13 +74,13 @@ class Rule:
         trend = self.trend.after(z) if mean else 0.0
         for i, own in enumerate(x):
             apart = 0.0 if own is None else 0.1 * self.rate * (own - mean) * share**2
-            self.sizes[i] *= math.exp(self.together(z, trend, i, share) + apart)
+            self.sizes[i] *= math.exp(self.together(mean, z, trend, i, share) + apart)
         return self.sizes
 
-    def together(self, z, trend, i, share):
+    def together(self, mean, z, trend, i, share):
         """What a size changes by with the others, as a logarithm."""
         if z <= 0:
-            return 1.1 * self.rate * z
+            return 1.1 * self.rate * mean
         sure = max(0.0, trend) ** 2 if self.sizes[i] < self.reach[i] else 0.0
         return (self.rate + (math.log(2) - self.rate) * sure) * z * share**2
 

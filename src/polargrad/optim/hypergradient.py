@@ -77,7 +77,7 @@ def followed(
     .. math::
        u = \begin{cases}
          (\eta + (\log 2 - \eta)\, m_+^2)\, z & z > 0 \\
-         1.1\,\eta\, z & z < 0
+         1.1\,\eta\, \bar x & z < 0
        \end{cases}
 
     x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
@@ -122,7 +122,7 @@ def followed(
     quick = torch.where(sizes < reach, (SURE_RATE - rate) * sure**SURE_POWER, 0.0)
     growing = (rate + quick) * z
     held = share * share
-    common = torch.where(z > 0, held * growing, FALL * rate * z)
+    common = torch.where(z > 0, held * growing, FALL * rate * mean)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
     known = torch.stack([weight, square, trend_weight, trend])
     after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)

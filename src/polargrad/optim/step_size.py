@@ -41,8 +41,8 @@ LAST_DTYPE = torch.bfloat16
 FIRST_SHARE = 0.01
 FIRST_OF_ZERO = 0.01
 # What a momentum remembers of steps of the size to which one may double goes this many times as far
-# as the matrix is large. Steps after the first are no longer than that to begin with: a network does
-# not win back what it loses there.
+# as the matrix is large. Steps after the first are no longer than that to begin with: a network
+# does not win back what it loses there.
 FARTHEST = 2.0
 
 
