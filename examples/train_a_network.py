@@ -12,7 +12,7 @@ targets = torch.sin(inputs @ torch.randn(32, 4))
 model = nn.Sequential(
     nn.Linear(32, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4)
 )
-optimizer = pg.PolarGrad(pg.param_groups(model, vector_lr=3e-3), lr=1.0)
+optimizer = pg.PolarGrad(pg.param_groups(model, vector_lr=3e-3), nesterov=True)  # no lr
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=200)
 print(pg.explain(optimizer))
 
