@@ -60,7 +60,7 @@ def test_the_code_in_the_readme_runs():
 
 def test_the_table_in_the_readme_is_what_explain_prints():
     model = torch.nn.Sequential(torch.nn.Linear(32, 128), torch.nn.Tanh(), torch.nn.Linear(128, 4))
-    optimizer = pg.PolarGrad(pg.param_groups(model, vector_lr=1e-3), lr=1.0)
+    optimizer = pg.PolarGrad(pg.param_groups(model, vector_lr=1e-3), nesterov=True)
     printed = str(pg.explain(optimizer))
     assert printed in README, f"paste this into README.md:\n{printed}"
 

@@ -14,7 +14,7 @@ import torch
 
 from polargrad.cli import main
 from polargrad.cli.train import Train
-from polargrad.language import DEFAULTS, PRESETS, TrainSettings
+from polargrad.language import DEFAULTS, PRESETS, TrainSettings, rate_in_words
 from polargrad.records import read_records
 
 
@@ -43,7 +43,7 @@ def test_help_explains_every_option(capsys):
     for name in [*DEFAULTS, *PRESETS]:
         assert name in shown
     for defaults in DEFAULTS.values():
-        assert f"{defaults.lr:g}" in shown
+        assert rate_in_words(defaults.lr) in shown
 
 
 def test_trains_and_says_what_came_of_it(text, tmp_path, capsys):

@@ -306,16 +306,18 @@ def test_roots_at_every_scale(scale, p):
 def test_inputs_are_left_alone_and_stacks_are_their_matrices():
     a, _ = semidefinite(6, geometric(6, 10.0), torch.float32, batch=(3,))
     before = a.clone()
-    for function in (
-        lambda x: inverse_root(x, 2),
-        spectral_norm_bound,
-        orthogonality_defect,
-        lambda x: nuclear_norm(x).value,
-        lambda x: nuclear_norm(x).error,
+    # An error that is rounding alone is another for each way of summing, and so of each processor.
+    rounding = 16 * eps(torch.float32)
+    for function, atol in (
+        (lambda x: inverse_root(x, 2), 1e-10),
+        (spectral_norm_bound, 1e-10),
+        (orthogonality_defect, 1e-10),
+        (lambda x: nuclear_norm(x).value, 1e-10),
+        (lambda x: nuclear_norm(x).error, rounding * float(nuclear_norm(a).value.max())),
     ):
         together = function(a)
         for matrix, one in zip(a, together, strict=True):
-            torch.testing.assert_close(function(matrix), one, rtol=1e-4, atol=1e-10)
+            torch.testing.assert_close(function(matrix), one, rtol=1e-4, atol=atol)
         assert torch.equal(a, before)
 
 
