@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype, working_dtype
-from polargrad.linalg.products import inner
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
@@ -17,6 +16,9 @@ from polargrad.optim.routing.views import Region, View, regions
 from polargrad.optim.step_size import EVIDENCE, LAST, REACH, SIZE, start_step_size, step_size
 
 __all__ = ["FoundSteps"]
+
+# Norms of float32 between these were summed without overflow or underflow.
+SMALLEST, LARGEST = 1e-12, 1e18
 
 
 class FoundSteps:
@@ -89,7 +91,19 @@ class FoundSteps:
         """⟨G, D⟩, ‖G‖_F and ‖D‖_F of one matrix."""
         gradient, last = self.entries[position].gradient.matrix(), self.last[position].matrix()
         gradient = gradient.to(working_dtype(gradient.dtype))
-        return inner(gradient, last.to(gradient.dtype)), _length(gradient), _length(last)
+        last = last.to(gradient.dtype)
+        slope = torch.linalg.vecdot(gradient, last).sum(dtype=torch.float64)
+        return slope, self._length(gradient), self._length(last)
+
+    def _length(self, matrix: Tensor) -> Tensor:
+        """‖·‖_F in float64; the squares of a float32 matrix in float32, where they fit.
+
+        Whether they do is asked on a CPU alone, where that waits for nothing.
+        """
+        length = torch.linalg.vector_norm(matrix)
+        if self.gate is None and matrix.device.type == "cpu" and SMALLEST < length < LARGEST:
+            return length.double()
+        return torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
 
     def sizes(self, positions: Sequence[int]) -> Tensor:
         """The sizes of the steps of a stack, (B,)."""
@@ -113,9 +127,3 @@ class FoundSteps:
         """Keep what was found, once all matrices have been stepped."""
         for targets, values in self.after:
             store(targets, values, self.gate)
-
-
-def _length(matrix: Tensor) -> Tensor:
-    """‖·‖_F in float64, where the device has that: squares of float32 overflow at 1e20."""
-    length: Tensor = torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
-    return length
