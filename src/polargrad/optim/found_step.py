@@ -100,10 +100,11 @@ class FoundSteps:
 
         Whether they do is asked on a CPU alone, where that waits for nothing.
         """
-        length = torch.linalg.vector_norm(matrix)
-        if self.gate is None and matrix.device.type == "cpu" and SMALLEST < length < LARGEST:
-            return length.double()
-        return torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
+        length: Tensor = torch.linalg.vector_norm(matrix)
+        fits = self.gate is None and matrix.device.type == "cpu" and SMALLEST < length < LARGEST
+        if not fits:
+            length = torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
+        return length.double()
 
     def sizes(self, positions: Sequence[int]) -> Tensor:
         """The sizes of the steps of a stack, (B,)."""
