@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from quadratics import Quadratic, randn
 from torch import nn
 
 import polargrad as pg
@@ -19,10 +20,6 @@ FAR = torch.tensor(math.inf)
 def polar(a):
     u, s, vh = torch.linalg.svd(a, full_matrices=False)
     return u @ vh, float(s.sum())
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def first_size(x):
@@ -115,22 +112,6 @@ def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, 
         last = half(u) * (multiplier > 0)
         x = x - multiplier * rule.sizes[0] * u
         yield x, rule.sizes[0]
-
-
-class Quadratic:
-    """½⟨X − X*, H₁ (X − X*) H₂⟩."""
-
-    def __init__(self, m=7, n=4, seed=0, condition=30.0, scale=1.0):
-        left, right = (torch.logspace(0, -0.5 * math.log10(condition), k).double() for k in (m, n))
-        q, r = (torch.linalg.qr(randn(k, k, seed=seed + k))[0] for k in (m, n))
-        self.left, self.right = scale * (q * left) @ q.T, (r * right) @ r.T
-        self.solution = randn(m, n, seed=seed + 100)
-
-    def gradient(self, x, k=0):
-        return self.left @ (x - self.solution) @ self.right
-
-    def gap(self, x):
-        return 0.5 * float(((x - self.solution) * self.gradient(x)).sum())
 
 
 def noisy(problem, noise=0.3):
