@@ -22,14 +22,13 @@ from pathlib import Path
 
 import torch
 from step_rules import RULES
-from torch import Tensor
 
 import polargrad as pg
-from polargrad.language import load_corpus
-from polargrad.language.batches import training_batch
-from polargrad.language.optimizers import MOMENTUM, schedule_factor
+from polargrad.language import Input, open_input
+from polargrad.language.evaluation import language_model_loss, validation_loss
+from polargrad.language.optimizers import MOMENTUM
 from polargrad.language.presets import build_model, preset_of
-from polargrad.language.train import language_model_loss, validation_loss
+from polargrad.language.schedules import linear
 from polargrad.records import RecordWriter, provenance, read_records
 
 PRESET = preset_of("tiny")
@@ -111,7 +110,7 @@ class Hidden:
         self.optimizer.step()
 
 
-def trained(run: Run, text: Tensor, held_out: Tensor) -> float:
+def trained(run: Run, data: Input) -> float:
     """The validation loss after a run, in nats per byte; infinite where it diverged."""
     model = build_model(PRESET, run.seed)
     groups = pg.param_groups(model, vector_lr=VECTOR_LR)
@@ -121,20 +120,18 @@ def trained(run: Run, text: Tensor, held_out: Tensor) -> float:
     }
     hidden = Hidden(run, chosen["matrix"])
     rest = torch.optim.AdamW(chosen["adamw"], VECTOR_LR, BETAS, weight_decay=0.0)
+    batches = data.batches(PRESET, run.seed)
     for step in range(run.steps):
-        windows = training_batch(
-            text, batch=PRESET.batch, context=PRESET.context, seed=run.seed, step=step
-        )
-        loss = language_model_loss(model, windows)
+        loss = language_model_loss(model, batches[step])
         if not math.isfinite(loss.item()):
             return math.inf
         model.zero_grad(set_to_none=True)
         loss.backward()
-        share = schedule_factor(step, run.steps) if run.schedule == "decay" else 1.0
+        share = linear(step, run.steps) if run.schedule == "decay" else 1.0
         rest.param_groups[0]["lr"] = VECTOR_LR * share
         rest.step()
         hidden.step(share)
-    return validation_loss(model, held_out, PRESET)
+    return validation_loss(model, data.data.validation, PRESET)
 
 
 def table(losses: dict[Run, float]) -> list[str]:
@@ -173,14 +170,14 @@ def main() -> None:
         lines = read_records(path) if path.exists() else []
         return {Run(**line["run"]): line["validation_loss"] for line in lines}
 
-    corpus = load_corpus(None, shortest=PRESET.context + 1)
+    data = open_input(PRESET)
     part, parts = map(int, options.part.split("/"))
     runs = planned(options.steps, options.seeds)
     for run in [] if options.table else runs[part - 1 :: parts]:
         if run in known():
             continue
         began = time.perf_counter()
-        loss = trained(run, corpus.train, corpus.validation)
+        loss = trained(run, data)
         seconds = time.perf_counter() - began
         with RecordWriter(path) as records:
             records.write(
@@ -188,7 +185,7 @@ def main() -> None:
                     "run": asdict(run),
                     "validation_loss": loss,
                     "seconds": seconds,
-                    "corpus": corpus.digest,
+                    "corpus": data.data.digest,
                     "provenance": provenance(),
                 }
             )

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.errors import NonFiniteError
-from polargrad.language import TrainSettings, load_corpus, train
+from polargrad.language import TrainSettings, open_input, train
+from polargrad.language.presets import TINY
 from polargrad.records import RecordWriter, provenance, read_records
 
 # Optimizer, beta2 of AdamW, its learning rate for embeddings, head and vectors (None: as lr), and
@@ -83,7 +84,7 @@ class Results:
         self.out = out
         self.path = out / "results.jsonl"
         self.losses: dict[Run, float] = {}
-        self.digest = load_corpus(None).digest
+        self.digest = open_input(TINY).data.digest
         for line in read_records(self.path) if self.path.exists() else []:
             if line["corpus"] != self.digest:
                 raise SweepError(f"{self.path} holds results on another text: give another folder")

@@ -176,7 +176,8 @@ def test_a_signal_leaves_a_checkpoint_that_the_printed_command_resumes(text, tmp
     printed, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert "Traceback" not in said
-    stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    checkpoint = max(out.glob("checkpoints/*.pt"))
+    stopped = torch.load(checkpoint, weights_only=True)["step"]
     assert 0 < stopped < 14
     assert f"stopped after step {stopped} of 14" in said
     assert f"{stopped} of 14 steps" in printed

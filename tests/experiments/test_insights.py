@@ -25,7 +25,7 @@ from polargrad.experiments.insights.results import InsightsResults
 from polargrad.experiments.insights.run import run_insights
 from polargrad.experiments.insights.training import Training, without_warmup
 from polargrad.language import TrainSettings, train
-from polargrad.language.optimizers import schedule_factor
+from polargrad.language.schedules import linear
 from polargrad.records import read_records
 
 
@@ -79,7 +79,7 @@ def test_without_warmup_the_matrices_begin_at_full_rate_and_vectors_do_not(text)
 def test_without_warmup_the_decay_is_the_same():
     steps = FULL.steps
     assert [without_warmup(k, steps) for k in range(20)] == [1.0] * 20
-    assert all(without_warmup(k, steps) == schedule_factor(k, steps) for k in range(19, steps))
+    assert all(without_warmup(k, steps) == linear(k, steps) for k in range(19, steps))
 
 
 def test_a_run_that_diverges_ends_as_such(text):

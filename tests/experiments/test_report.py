@@ -30,9 +30,10 @@ HOSTILE = '<script>alert("x")</script> & co'
 
 def language_folder(folder, optimizer, losses):
     folder.mkdir()
-    preset = {"layers": 1, "width": 8, "batch": 2, "context": 4}
+    preset = {"layers": 1, "width": 8, "context": 4}
     settings = {"optimizer": optimizer, "lr": 0.1, "vector_lr": None, "steps": 2, "seed": 0}
-    (folder / "settings.json").write_text(json.dumps({**settings, "preset": preset}))
+    settings |= {"preset": preset, "windows_per_step": 2}
+    (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "provenance.json").write_text(json.dumps([{"torch": HOSTILE}]))
     records = [
         {"step": step, "loss": loss, "validation_loss": loss, "seconds": 0.5}

@@ -10,10 +10,10 @@ import torch
 
 import polargrad as pg
 from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run
+from polargrad.language.evaluation import language_model_loss
 from polargrad.language.models import ConfigPreset
 from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import build_model
-from polargrad.language.train import language_model_loss
 from polargrad.optim.memory import step_bytes
 
 
@@ -82,7 +82,7 @@ def test_the_report_says_its_numbers():
     assert f"optimizer state {plan.state_bytes / 2**30:.2f} GiB" in lines
     assert f"a step beside these, at most {plan.step_bytes / 2**20:.2f} MiB" in lines
     assert f"training {plan.flops.training / 1e9:.3g} G" in lines
-    assert f"a batch of 8,192 tokens {8192 * plan.flops.training / 1e12:.3g} T" in lines
+    assert f"a step of 8,192 tokens {8192 * plan.flops.training / 1e12:.3g} T" in lines
 
 
 def test_what_is_not_known_is_said():

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from polargrad.language import PRESETS, Preset
+from polargrad.language.evaluation import language_model_loss
 from polargrad.language.presets import build_model, meta_model, preset_of
-from polargrad.language.train import language_model_loss
 
 
 def count(model):

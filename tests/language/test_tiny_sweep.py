@@ -37,7 +37,8 @@ def sweep(monkeypatch, tmp_path):
         return SimpleNamespace(validation_loss=loss, seconds=1.0, interrupted=sweep.signal)
 
     monkeypatch.setattr(script, "train", train)
-    monkeypatch.setattr(script, "load_corpus", lambda data: SimpleNamespace(digest=DIGEST))
+    data = SimpleNamespace(data=SimpleNamespace(digest=DIGEST))
+    monkeypatch.setattr(script, "open_input", lambda preset: data)
     vector_rates = {"adamw": [None], "muon": [None], "polargrad": [10, 20, 30]}
     grid = {
         (name, beta2, vector_lr): RATES[name]

@@ -15,21 +15,30 @@ import pytest
 import torch
 
 from polargrad.errors import DataError, MissingExtraError, NonFiniteError, RunFolderError
-from polargrad.language import DEFAULTS, load_corpus, train
+from polargrad.language import DEFAULTS, open_input, train
+from polargrad.language import stepper as stepper_module
 from polargrad.language import train as train_function
+from polargrad.language.checkpoint import Checkpoints
+from polargrad.language.data import TrainingBatches
 from polargrad.language.models import ConfigPreset, TokenPreset
 from polargrad.records import read_records
 
 train_module = sys.modules[train_function.__module__]
 
-FILES = ["checkpoint.pt", "loss.png", "provenance.json", "records.jsonl", "settings.json"]
-TIMES = {"seconds", "tokens_per_second"}
+FILES = ["checkpoints", "loss.png", "provenance.json", "records.jsonl", "settings.json"]
+MEASURED = {"seconds", "optimizer_seconds", "tokens_per_second", "peak_memory"}
 
 
 def records(out):
     """The records of a run without what differs between two equal runs."""
     found = read_records(out / "records.jsonl")
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in found]
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in found]
+
+
+def last_checkpoint(out):
+    """The contents of the last checkpoint."""
+    checkpoints = Checkpoints(out / "checkpoints", keep=1)
+    return torch.load(checkpoints.path(checkpoints.steps[-1]), weights_only=True)
 
 
 def flat(data, name=""):
@@ -44,7 +53,7 @@ def flat(data, name=""):
 def assert_same_run(one, other):
     """Parameters, optimizer state, schedule and records are equal to the bit."""
     assert records(one) == records(other)
-    states = [flat(torch.load(out / "checkpoint.pt", weights_only=True)) for out in (one, other)]
+    states = [flat(last_checkpoint(out)) for out in (one, other)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         equal = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
@@ -52,22 +61,29 @@ def assert_same_run(one, other):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else None
+    """All files below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_run_leaves_its_records(settings, text):
+def test_a_run_leaves_its_records(settings, small, text):
     result = train(settings())
+    digest = open_input(small, text).data.digest
     assert sorted(path.name for path in result.out.iterdir()) == FILES
     found = list(read_records(result.out / "records.jsonl"))
     assert [record["step"] for record in found] == list(range(9))
     for record in found:
-        assert record["corpus"] == load_corpus(text).digest
+        assert record["corpus"] == digest
         assert record["python"] == platform.python_version()
     assert [r["step"] for r in found if "validation_loss" in r] == [0, 3, 6, 8]
     assert all(r["loss"] > 0 and r["gradient_norm"] > 0 for r in found[1:])
     assert result.validation_loss == found[-1]["validation_loss"]
     assert result.seconds == pytest.approx(sum(r["seconds"] for r in found[1:]))
+    assert all(0 < r["optimizer_seconds"] < r["seconds"] for r in found[1:])
+    assert [r["tokens"] for r in found[1:]] == [64 * step for step in range(1, 9)]
+    assert [r["step"] for r in found if r.get("peak_memory", 0) > 1e7] == [3, 6, 8]
     assert (result.steps, result.interrupted) == (8, None)
+    assert (result.tokens, result.unit) == (512, "byte")
     assert (result.out / "loss.png").read_bytes().startswith(b"\x89PNG")
     (session,) = json.loads((result.out / "provenance.json").read_text())
     assert (session["from_step"], session["data"]) == (0, str(text))
@@ -84,18 +100,16 @@ def test_each_optimizer_learns(settings, name):
 
 def test_the_records_are_of_the_loss_before_the_step(settings, small):
     """The loss at step k + 1 is that of the parameters after k steps, on a batch we can draw."""
-    from polargrad.language.batches import training_batch
     from polargrad.language.presets import build_model
 
     run = settings(steps=4, checkpoint_every=4)
     model = build_model(small, run.seed)
+    batches = open_input(small, run.data).batches(small, run.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0)
     expected = []
     for step in range(4):
         optimizer.param_groups[0]["lr"] = 1e-3 * min((step + 1) / 20, (4 - step) / 1.6)
-        windows = training_batch(
-            load_corpus(run.data).train, batch=4, context=16, seed=run.seed, step=step
-        )
+        windows = batches[step]
         optimizer.zero_grad()
         loss = model(input_ids=windows, labels=windows).loss
         loss.backward()
@@ -128,15 +142,15 @@ class Killed(BaseException):
 
 def run_until_killed(settings, monkeypatch, step):
     """Start a run that ends without notice before its step ``step + 1``."""
-    draw = train_module.training_batch
+    read = TrainingBatches.__getitem__
 
-    def draw_or_die(*arguments, **named):
-        if named["step"] == step:
+    def read_or_die(batches, at):
+        if at == step:
             raise Killed
-        return draw(*arguments, **named)
+        return read(batches, at)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "training_batch", draw_or_die)
+        patch.setattr(TrainingBatches, "__getitem__", read_or_die)
         with pytest.raises(Killed):
             train(settings)
 
@@ -156,7 +170,7 @@ def test_a_killed_run_resumes_to_the_bit(settings, tmp_path, monkeypatch, name):
 def test_a_run_killed_before_its_first_checkpoint_begins_again(settings, tmp_path, monkeypatch):
     whole = train(settings(out=tmp_path / "whole"))
     run_until_killed(settings(), monkeypatch, step=2)
-    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+    assert not (tmp_path / "out" / "checkpoints").exists()
     assert_same_run(whole.out, train(settings(resume=True)).out)
 
 
@@ -174,8 +188,22 @@ def test_resuming_a_finished_run_only_reports_it(settings):
     second = train(settings(resume=True))
     assert second == first
     after = contents(first.out)
-    assert after["records.jsonl"] == before["records.jsonl"]
-    assert after["checkpoint.pt"] == before["checkpoint.pt"]
+    different = {name for name in before if after[name] != before[name]}
+    assert after.keys() == before.keys()
+    assert different <= {"provenance.json", "loss.png"}
+
+
+@pytest.mark.parametrize("stop", [2, 3, 7])
+def test_a_run_in_sessions_is_the_run_in_one(settings, tmp_path, stop):
+    """The schedule is that of the whole run, and a session ends with a checkpoint."""
+    whole = train(settings(out=tmp_path / "whole"))
+    first = train(settings(stop_after=stop))
+    assert (first.steps, first.interrupted) == (stop, None)
+    assert last_checkpoint(first.out)["step"] == stop
+    again = train(settings(stop_after=stop, resume=True))
+    assert again.steps == stop
+    assert train(settings(stop_after=100, resume=True)).steps == 8
+    assert_same_run(whole.out, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -183,18 +211,18 @@ def test_a_signal_ends_the_run_after_the_step(settings, tmp_path, monkeypatch, k
     before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, kind)}
     try:
         whole = train(settings(out=tmp_path / "whole"))
-        draw = train_module.training_batch
+        read = TrainingBatches.__getitem__
 
-        def draw_and_signal(*arguments, **named):
-            if named["step"] == 4:
+        def read_and_signal(batches, at):
+            if at == 4:
                 signal.raise_signal(kind)
-            return draw(*arguments, **named)
+            return read(batches, at)
 
         with monkeypatch.context() as patch:
-            patch.setattr(train_module, "training_batch", draw_and_signal)
+            patch.setattr(TrainingBatches, "__getitem__", read_and_signal)
             result = train(settings())
         assert (result.interrupted, result.steps) == (kind, 5)
-        assert torch.load(result.out / "checkpoint.pt", weights_only=True)["step"] == 5
+        assert last_checkpoint(result.out)["step"] == 5
         assert sorted(path.name for path in result.out.iterdir()) == FILES
         assert signal.getsignal(kind) is signal.default_int_handler
         assert_same_run(whole.out, train(settings(resume=True)).out)
@@ -209,14 +237,14 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_resumed(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         whole = train(settings(out=tmp_path / "whole"))
-        build = train_module.build_model
+        build = stepper_module.build_model
 
         def build_and_signal(*arguments):
             signal.raise_signal(signal.SIGINT)
             return build(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(train_module, "build_model", build_and_signal)
+            patch.setattr(stepper_module, "build_model", build_and_signal)
             assert train(settings()).steps == 0
         assert sorted(path.name for path in whole.out.iterdir()) == FILES
         assert_same_run(whole.out, train(settings(resume=True)).out)
@@ -262,7 +290,7 @@ def test_a_process_that_is_really_killed_resumes_to_the_bit(settings, text, tmp_
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(out), str(text)], stderr=subprocess.DEVNULL
     )
-    while not (out / "checkpoint.pt").exists() and process.poll() is None:
+    while not list(out.glob("checkpoints/step_*.pt")) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(0.1)
     process.kill()
@@ -310,12 +338,9 @@ def test_a_model_with_dropout_is_measured_without_and_trained_with_it(settings, 
 
 def test_a_text_beyond_the_vocabulary_is_refused(settings, tmp_path):
     sizes = {"layers": 1, "width": 16, "feed_forward": 32, "heads": 2, "context": 16, "batch": 4}
-    path = tmp_path / "letters.txt"
-    path.write_text("abcz" * 1000)
-    with pytest.raises(ValueError, match=r"a vocabulary of 122 tokens.* the text has a token 122"):
-        train(settings(preset=TokenPreset("a", **sizes, vocabulary=122), data=path))
+    with pytest.raises(DataError, match=r"256 tokens, the model's vocabulary 122"):
+        train(settings(preset=TokenPreset("a", **sizes, vocabulary=122)))
     assert not (tmp_path / "out").exists()
-    train(settings(preset=TokenPreset("a", **sizes, vocabulary=123), data=path))
 
 
 def test_a_run_without_a_folder_is_refused(settings):
@@ -324,20 +349,18 @@ def test_a_run_without_a_folder_is_refused(settings):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(settings, tmp_path, monkeypatch):
-    """The fifth training loss is made undefined; validation losses are sums."""
-    loss = train_module.language_model_loss
-    training_losses = itertools.count(1)
+    """The fifth training loss is made undefined."""
+    losses = itertools.count(1)
 
-    def poisoned(model, windows, reduction="mean"):
-        value = loss(model, windows, reduction)
-        fifth = reduction == "mean" and next(training_losses) == 5
-        return value * float("nan") if fifth else value
+    def poisoned(model, windows):
+        return loss(model, windows) * (float("nan") if next(losses) == 5 else 1.0)
 
-    monkeypatch.setattr(train_module, "language_model_loss", poisoned)
+    loss = stepper_module.language_model_loss
+    monkeypatch.setattr(stepper_module, "language_model_loss", poisoned)
     with pytest.raises(NonFiniteError, match=r"loss became nan at step 5, where lr was .*lr=0.001"):
         train(settings())
     out = tmp_path / "out"
-    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert last_checkpoint(out)["step"] == 3
     assert [record["step"] for record in records(out)] == [0, 1, 2, 3, 4]
 
 
@@ -356,7 +379,7 @@ def test_a_broken_model_never_replaces_a_good_checkpoint(settings, tmp_path, mon
     monkeypatch.setattr(torch.optim.AdamW, "step", step_and_break)
     with pytest.raises(NonFiniteError, match=rf"largest parameter became {value} at step 5"):
         train(settings(checkpoint_every=1, eval_every=100))
-    contents = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    contents = last_checkpoint(tmp_path / "out")
     assert contents["step"] == 4
     assert all(parameter.isfinite().all() for parameter in contents["model"].values())
 
@@ -402,11 +425,13 @@ def other_checkpoint(out, settings):
     """The checkpoint of a wider model in the place of this run's."""
     wide = type(settings().preset)(**{**settings().preset.as_data(), "width": 32})
     other = train(settings(preset=wide, out=out.parent / "wide"))
-    (out / "checkpoint.pt").write_bytes((other.out / "checkpoint.pt").read_bytes())
+    found = Checkpoints(other.out / "checkpoints", keep=1)
+    (path,) = out.glob("checkpoints/*.pt")
+    path.write_bytes(found.path(8).read_bytes())
 
 
 def cut_checkpoint(out, settings):
-    path = out / "checkpoint.pt"
+    (path,) = out.glob("checkpoints/*.pt")
     path.write_bytes(path.read_bytes()[:5000])
 
 
@@ -456,9 +481,9 @@ def test_what_is_left_out_of_the_text_is_said(settings, tmp_path, capsys):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a.txt").write_text("text\n" * 500)
-    (folder / "b.bin").write_bytes(b"\xff" * 10)
+    (folder / "b.png").write_bytes(b"\xff" * 10)
     train(settings(data=folder))
     assert (
-        "2,250 bytes to train on, 250 to validate (the last tenth), files: 1, 1 that are not "
-        "text left out" in capsys.readouterr().err
+        "2,250 bytes to train on, 250 to validate (the last tokens), documents: 1, 1 files that "
+        "are not text left out" in capsys.readouterr().err
     )

@@ -31,7 +31,7 @@ class Command:
 
 COMMANDS = {
     "train": Command(
-        "polargrad.cli.train", "Train", "language", "pre-train a small language model on text"
+        "polargrad.cli.train", "Train", "language", "pre-train a language model on text"
     ),
     "impute": Command(
         "polargrad.cli.impute", "Impute", "estimators", "fill the gaps of a table or of triples"

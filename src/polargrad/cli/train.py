@@ -1,4 +1,4 @@
-"""``polargrad train``: pre-train a small language model on text."""
+"""``polargrad train``: pre-train a language model on text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import tyro
 
 from polargrad.cli.exit_codes import INTERRUPTED
 from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run, rate_in_words, train
+from polargrad.language.data.opening import FIELD
+from polargrad.language.ranks import leave
+from polargrad.language.schedules import DECAY_SHARES, SCHEDULES, WARMUP_STEPS
+from polargrad.language.settings import PRECISIONS
 
 PRESET = tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}|PATH")
 OUT = tyro.conf.arg(metavar="PATH", help_behavior_hint="(required but for --dry-run)")
@@ -33,28 +37,52 @@ VECTOR_LR = tyro.conf.arg(
     )
     + ", adamw as --lr)",
 )
-DATA = tyro.conf.arg(
-    metavar="PATH", help_behavior_hint="(default: the source of the Python standard library)"
+BATCH = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")
+SCHEDULE = tyro.conf.arg(metavar="{" + ",".join(SCHEDULES) + "}")
+DECAY_SHARE = tyro.conf.arg(
+    metavar="FLOAT",
+    help_behavior_hint="(default: "
+    + ", ".join(f"{name} {share:g}" for name, share in DECAY_SHARES.items())
+    + ")",
 )
+CLIP = tyro.conf.arg(metavar="NORM", help_behavior_hint="(default: no clipping)")
+PRECISION = tyro.conf.arg(metavar="{" + ",".join(PRECISIONS) + "}")
+DATA = tyro.conf.arg(
+    metavar="PATH|hf:NAME",
+    help_behavior_hint="(default: the source of the Python standard library)",
+)
+TOKENIZER = tyro.conf.arg(
+    metavar="PATH",
+    help_behavior_hint="(default: bytes for a vocabulary of 256, else a BPE trained on the text)",
+)
+LIMIT = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
+CACHE = tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: ~/.cache/polargrad)")
+STOP_AFTER = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last step)")
+TRACKER = tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: none; records always)")
 FLAG = tyro.conf.arg(help_behavior_hint="")
 
 
 @dataclass(frozen=True)
 class Train:
-    """Pre-train a small language model on text, and leave its records in a folder.
+    """Pre-train a language model on text, and leave its records in a folder.
 
     The folder receives settings.json, provenance.json, records.jsonl (one record a step), loss.png
-    and checkpoint.pt. Ctrl-C ends the run after the current step; --resume continues it to the bit.
+    and checkpoints/. Ctrl-C ends the run after the current step; --resume continues it to the bit.
+    `torchrun --nproc-per-node R -m polargrad train ...` trains on R devices.
     """
 
     out: Annotated[Path | None, OUT] = None
     """Folder of the run, new or empty."""
     preset: Annotated[str, PRESET] = "tiny"
     """Sizes of the model and of its batches, or a config.json of transformers, or its folder."""
+    batch: Annotated[int | None, BATCH] = None
+    """Windows of a micro-batch, on each rank."""
+    accumulate: int = 1
+    """Micro-batches of a step, on each rank: a step has batch × accumulate × ranks windows."""
     optimizer: Annotated[str, OPTIMIZER] = "polargrad"
     """Rule of the hidden matrices; adamw is the rule of everything."""
     steps: int = 400
-    """Number of steps; over the last 40 % of them the learning rate falls to zero."""
+    """Number of steps of the whole run, which the schedule is made for."""
     seed: int = 0
     """Seed of the initial parameters and of the batches."""
     lr: Annotated[float | None, LR] = None
@@ -65,12 +93,38 @@ class Train:
     """Second beta of AdamW."""
     weight_decay: float = 0.0
     """Decoupled weight decay of every parameter."""
-    data: Annotated[Path | None, DATA] = None
-    """A UTF-8 text file, or a folder of them, to train on."""
+    schedule: Annotated[str, SCHEDULE] = "linear"
+    """Course of the learning rate: linear and wsd fall to zero late, cosine from the warmup on."""
+    warmup: int = WARMUP_STEPS
+    """Steps in which the learning rate grows to its value."""
+    decay_share: Annotated[float | None, DECAY_SHARE] = None
+    """Share of the steps in which the learning rate falls."""
+    clip: Annotated[float | None, CLIP] = None
+    """Largest norm of all gradients together, beyond which they are scaled down."""
+    precision: Annotated[str, PRECISION] = "no"
+    """Products of the model: no is float32; auto is bf16 on a GPU with units for it, else no."""
+    data: Annotated[str | None, DATA] = None
+    """Text, JSONL, Parquet or .bin shards, a file or a folder, or a data set of Hugging Face."""
+    tokenizer: Annotated[Path | None, TOKENIZER] = None
+    """A tokenizer.json, or its folder."""
+    field: str = FIELD
+    """Field or column of a record that holds the text."""
+    limit: Annotated[int | None, LIMIT] = None
+    """Number of tokens of the text that are enough."""
+    cache: Annotated[Path | None, CACHE] = None
+    """Folder in which tokens and tokenizers are kept for the next run."""
     eval_every: int = 100
     """Steps between two measurements of the validation loss."""
+    watch_every: int = 0
+    """Steps between two looks at the spectra of gradients and momenta; 0 for none."""
     checkpoint_every: int = 100
     """Steps between two checkpoints."""
+    keep: int = 2
+    """Number of checkpoints that are kept, the last ones."""
+    stop_after: Annotated[int | None, STOP_AFTER] = None
+    """Step after which this session ends with a checkpoint, for a later --resume."""
+    tracker: Annotated[str | None, TRACKER] = None
+    """A tracker of accelerate that is told what the records say, such as tensorboard or wandb."""
     resume: Annotated[bool, FLAG] = False
     """Continue the run in the folder; the other options must be those it was started with."""
     overwrite: Annotated[bool, FLAG] = False
@@ -87,13 +141,14 @@ class Train:
         if self.out is None:
             raise ValueError("out must be given: --out FOLDER, or --dry-run to see what it takes")
         result = train(TrainSettings(**given))
-        print(
-            f"validation loss {result.validation_loss:.4f} nats per byte, "
-            f"{result.steps} of {self.steps} steps in {result.seconds:.0f} s; "
-            f"records, figure and checkpoint are in {result.out}"
-        )
-        if result.interrupted is not None and result.steps < self.steps:
-            print(f"to continue: {self.resume_command()}", file=sys.stderr)
+        if leave():
+            print(
+                f"validation loss {result.validation_loss:.4f} nats per {result.unit}, "
+                f"{result.steps} of {self.steps} steps in {result.seconds:.0f} s; "
+                f"records, figure and checkpoints are in {result.out}"
+            )
+            if result.interrupted is not None and result.steps < self.steps:
+                print(f"to continue: {self.resume_command()}", file=sys.stderr)
         return INTERRUPTED if result.interrupted == signal.SIGINT else 0
 
     def resume_command(self) -> str:

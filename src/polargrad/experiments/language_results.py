@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.errors import RunFolderError
+from polargrad.language.journal import PROVENANCE, RECORDS
 from polargrad.language.optimizers import rate_in_words
-from polargrad.language.train import PROVENANCE, RECORDS
 from polargrad.records import read_json, read_records
 from polargrad.records.figures import line_style, panels, save_png
 from polargrad.records.run_folder import SETTINGS

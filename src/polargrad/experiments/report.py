@@ -210,12 +210,13 @@ def language_section(runs: Sequence[LanguageRun], figure: Path) -> list[Block]:
     ]
     first = runs[0]
     preset = first.settings["preset"]
+    size = f"{first.settings['windows_per_step']} × {preset['context']}"
     return [
         Heading("A small language model"),
         Paragraph(
             f"A Qwen2-style transformer of {preset['layers']} layers and width {preset['width']}, "
             f"trained on bytes of the Python standard library for {first.settings['steps']} steps "
-            f"of {preset['batch']} × {preset['context']} bytes, seed {first.settings['seed']}. "
+            f"of {size} bytes, seed {first.settings['seed']}. "
             "PolarGrad and Muon step the hidden matrices; embedding, head and vectors take AdamW "
             f"in the same optimizer. Losses in nats per byte (untrained: {UNTRAINED}):"
         ),

@@ -1,7 +1,7 @@
-"""Pre-training of small language models on text that every machine has."""
+"""Pre-training of language models, on text that every machine has or on data of any size."""
 
-from polargrad.language.corpus import Corpus, load_corpus
 from polargrad.language.dry_run import DryRun, dry_run
+from polargrad.language.input import Input, open_input
 from polargrad.language.optimizers import DEFAULTS, build_optimizer, rate_in_words
 from polargrad.language.presets import PRESETS, ModelPreset, Preset
 from polargrad.language.settings import TrainSettings
@@ -10,15 +10,15 @@ from polargrad.language.train import TrainResult, train
 __all__ = [
     "DEFAULTS",
     "PRESETS",
-    "Corpus",
     "DryRun",
+    "Input",
     "ModelPreset",
     "Preset",
     "TrainResult",
     "TrainSettings",
     "build_optimizer",
     "dry_run",
-    "load_corpus",
+    "open_input",
     "rate_in_words",
     "train",
 ]

@@ -1,23 +1,32 @@
-"""Checkpoints: everything a run needs to go on to the bit, in one file."""
+"""Checkpoints: everything a run needs to go on to the bit, the last few of them in a folder."""
 
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from polargrad.errors import RunFolderError
 from polargrad.records import write_atomically
+from polargrad.records.files import remove_unfinished
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
+PREFIX, SUFFIX = "step_", ".pt"
 # Raised when the contents change, so that another version's checkpoint is refused by name.
-FORMAT = 1
+FORMAT = 2
+
+
+class DamagedError(RunFolderError):
+    """A checkpoint is cut off or was changed: the one before it may be whole."""
 
 
 def save_checkpoint(
@@ -28,6 +37,7 @@ def save_checkpoint(
     model: torch.nn.Module,
     optimizer: Optimizer,
     schedule: LRScheduler,
+    random_states: Sequence[Mapping[str, Tensor]],
 ) -> None:
     """Write the state after ``step`` steps to ``path``, whole or not at all.
 
@@ -40,18 +50,18 @@ def save_checkpoint(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
-        "random_state": torch.get_rng_state(),
+        "random_states": [dict(state) for state in random_states],
         "torch": str(torch.__version__),
     }
-    write_atomically(path, lambda file: torch.save(contents, file))
+    write_atomically(path, lambda file: _save(contents, file))
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of the checkpoint at ``path``, which must be of the run ``identity``.
 
     Raises:
-        RunFolderError: if the file is damaged, no checkpoint of ours, or of another run, model or
-            text.
+        DamagedError: if the file is cut off, changed or no archive.
+        RunFolderError: if it is no checkpoint of ours, or of another run, model or text.
     """
     _require_whole(path)
     try:
@@ -76,15 +86,15 @@ def _require_whole(path: Path) -> None:
     """Raise unless every part of the archive has its checksum, which torch.load does not look at.
 
     Raises:
-        RunFolderError: if the file is cut off, changed or no archive at all.
+        DamagedError: if the file is cut off, changed or no archive at all.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise RunFolderError(f"{str(path)!r} is not a checkpoint, or damaged: {error}") from None
+        raise DamagedError(f"{str(path)!r} is not a checkpoint, or damaged: {error}") from None
     if damaged is not None:
-        raise RunFolderError(f"{str(path)!r} is damaged: its part {damaged!r} was changed")
+        raise DamagedError(f"{str(path)!r} is damaged: its part {damaged!r} was changed")
 
 
 def restore(
@@ -95,6 +105,8 @@ def restore(
 ) -> None:
     """Put the states of a checkpoint into objects that were built from the same settings.
 
+    Random states, one a rank, are left to the ranks.
+
     Raises:
         RunFolderError: if a state does not fit its object.
     """
@@ -102,7 +114,107 @@ def restore(
         model.load_state_dict(contents["model"])
         optimizer.load_state_dict(contents["optimizer"])
         schedule.load_state_dict(contents["schedule"])
-        torch.set_rng_state(contents["random_state"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RunFolderError(f"the checkpoint does not fit this model: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run: files ``step_00000300.pt`` in a folder, the last ``keep`` of them.
+
+    Args:
+        folder: where they are; it is made with the first of them.
+        keep: how many stay.
+    """
+
+    folder: Path
+    keep: int
+
+    def path(self, step: int) -> Path:
+        """Return the file of the checkpoint after ``step`` steps."""
+        return self.folder / f"{PREFIX}{step:08d}{SUFFIX}"
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of which there is a file, in order."""
+        names = (path.name for path in self.folder.glob(f"{PREFIX}*{SUFFIX}"))
+        numbers = (name.removeprefix(PREFIX).removesuffix(SUFFIX) for name in names)
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def save(self, step: int, **state: Any) -> None:
+        """Write the checkpoint after ``step`` steps, then remove those that need not stay.
+
+        Until it is complete and on disk, the earlier ones are left as they are. Later ones, which a
+        resume has passed over because they are damaged, are removed too.
+
+        Args:
+            step: the number of steps.
+            state: what :func:`save_checkpoint` takes.
+
+        Raises:
+            OSError: if it cannot be written, as on a full disk.
+        """
+        self.folder.mkdir(exist_ok=True)
+        remove_unfinished(self.folder)
+        save_checkpoint(self.path(step), step=step, **state)
+        found = self.steps
+        stay = [each for each in found if each <= step][-self.keep :]
+        for each in set(found) - set(stay):
+            self.path(each).unlink(missing_ok=True)
+
+    def newest(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the contents of the last checkpoint that is whole; None if there never was one.
+
+        Args:
+            identity: of the run, which the checkpoint must have.
+
+        Warns:
+            UserWarning: for each later one, which is damaged.
+
+        Raises:
+            DamagedError: if all are damaged.
+            RunFolderError: if one is of another run, or no checkpoint.
+        """
+        passed_over: list[DamagedError] = []
+        for step in reversed(self.steps):
+            try:
+                contents = load_checkpoint(self.path(step), identity)
+            except DamagedError as error:
+                passed_over.append(error)
+                continue
+            for damage in passed_over:
+                warnings.warn(f"{damage}; the run goes on from step {step}", stacklevel=2)
+            return contents
+        if passed_over:
+            raise passed_over[0]
+        return None
+
+
+class _Watched:
+    """A file whose errors are remembered: torch.save would say something else of a full disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(contents: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Write an archive of torch, or raise what the disk said."""
+    watched = _Watched(file)
+    try:
+        torch.save(contents, watched)  # type: ignore[arg-type]
+    except RuntimeError:
+        if watched.error is not None:
+            raise watched.error from None
+        raise

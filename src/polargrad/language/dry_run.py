@@ -10,8 +10,10 @@ from torch import Tensor
 
 from polargrad.geometry import geometry
 from polargrad.language.flops import Flops, flops_per_token
+from polargrad.language.input import token_kind
 from polargrad.language.optimizers import build_optimizer
-from polargrad.language.presets import meta_model, preset_of
+from polargrad.language.presets import meta_model
+from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.memory import step_bytes
@@ -21,8 +23,6 @@ from polargrad.optim.routing.condense import condense
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.records import require
 
-# Where training runs.
-DEVICE = "cpu"
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
 
 
@@ -39,7 +39,10 @@ class DryRun:
         gradient_bytes: of their gradients.
         state_bytes: of the optimizer's state after a step.
         step_bytes: what a step of the matrix rule holds beside these, at most.
-        tokens: in a batch.
+        tokens: in a step on one rank.
+        windows: the windows of a step on one rank, in words.
+        schedule: the course of the learning rate, in words.
+        data: what will be read, in words.
         flops: for each token.
         attention_known: whether the operations of attention are counted in them.
     """
@@ -53,6 +56,9 @@ class DryRun:
     state_bytes: int
     step_bytes: int
     tokens: int
+    windows: str
+    schedule: str
+    data: str
     flops: Flops
     attention_known: bool
 
@@ -71,8 +77,15 @@ class DryRun:
                 *self._memory(),
                 "",
                 *self._operations(),
+                "",
+                *self._course(),
             ]
         )
+
+    def _course(self) -> list[str]:
+        """The lines on what is read, and how the learning rate runs."""
+        facts = {"data": self.data, "a step": self.windows, "learning rate": self.schedule}
+        return ["run", *(f"  {name:<16}{fact}" for name, fact in facts.items())]
 
     def _memory(self) -> list[str]:
         """The lines on memory."""
@@ -95,7 +108,7 @@ class DryRun:
             f"FLOPs per token{of_attention}",
             f"  {'forward':<31}{_scaled(flops.forward):>11}",
             f"  {'training':<31}{_scaled(flops.training):>11}",
-            f"  {f'a batch of {self.tokens:,} tokens':<31}"
+            f"  {f'a step of {self.tokens:,} tokens':<31}"
             f"{_scaled(flops.training * self.tokens):>11}",
         ]
 
@@ -119,7 +132,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         (1116800, 4467200, True)
     """
     require("transformers", extra="language")
-    preset = preset_of(settings.preset)
+    preset = settings.model_preset
     model = meta_model(preset)
     optimizer = build_optimizer(
         model,
@@ -145,10 +158,30 @@ def dry_run(settings: TrainSettings) -> DryRun:
         gradient_bytes=_bytes(p.grad for p in parameters),
         state_bytes=_bytes(state),
         step_bytes=step_bytes(optimizer),
-        tokens=preset.batch * preset.context,
+        tokens=preset.batch * settings.accumulate * preset.context,
+        windows=(
+            f"{preset.batch} windows of {preset.context} tokens × {settings.accumulate} "
+            f"micro-batch{'es' * (settings.accumulate > 1)}, on each rank"
+        ),
+        schedule=_schedule_in_words(settings),
+        data=_data_in_words(settings),
         flops=flops_per_token(preset, model),
         attention_known=preset.attention_width is not None,
     )
+
+
+def _schedule_in_words(settings: TrainSettings) -> str:
+    """The schedule of a run, with its factor at a few steps."""
+    factor, steps = settings.schedule_factor, settings.steps
+    places = sorted({0, steps // 4, steps // 2, 3 * steps // 4, steps - 1})
+    values = ", ".join(f"{factor(place):.3g} at {place + 1}" for place in places)
+    return f"{settings.schedule}, {steps} steps: its share is {values}"
+
+
+def _data_in_words(settings: TrainSettings) -> str:
+    """What a run will read, and as which tokens."""
+    data = "the standard library's source" if settings.data is None else str(settings.data)
+    return f"{data}, as {token_kind(settings.model_preset, settings.data, settings.tokenizer)}"
 
 
 def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
@@ -159,7 +192,11 @@ def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
         for parameter, view in zip(group["params"], group["views"], strict=True):
             for m, n in set(logical_shapes(view, tuple(parameter.shape))):
                 dtype = working_dtype(parameter.dtype)
-                resolve(group, torch.empty(m, n, dtype=dtype, device="meta"), device=DEVICE)
+                resolve(
+                    group,
+                    torch.empty(m, n, dtype=dtype, device="meta"),
+                    device=training_device().type,
+                )
 
 
 def _routing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Explanation:

@@ -1,4 +1,4 @@
-"""The optimizers of a training run by name, their learning rates, and the schedule."""
+"""The optimizers of a training run by name, and their learning rates."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-# The schedule of every run: linear warmup, constant, linear to zero over the last part of the run.
-WARMUP_STEPS = 20
-DECAY_SHARE = 0.4
 
 MOMENTUM = 0.95
 VECTOR_BETA1 = 0.9
@@ -98,24 +94,3 @@ def rate_in_words(lr: float | None) -> str:
         ('0.003', 'found')
     """
     return "found" if lr is None else f"{lr:g}"
-
-
-def schedule_factor(step: int, steps: int) -> float:
-    r"""Return the factor of all learning rates for the update after ``step`` others.
-
-    .. math:: \min\{1,\; (k + 1)/w,\; (n - k)/(d\,n)\}
-
-    at step k of n, with w = 20 steps of warmup and the share d = 0.4 of the decay.
-
-    Example:
-        >>> [round(schedule_factor(step, 100), 3) for step in (0, 19, 60, 61, 99)]
-        [0.05, 1.0, 1.0, 0.975, 0.025]
-    """
-    return min(1.0, (step + 1) / WARMUP_STEPS, max(0, steps - step) / (DECAY_SHARE * steps))
-
-
-def build_schedule(
-    optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the scheduler that applies :func:`schedule_factor` to all groups alike."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, steps))

@@ -16,7 +16,7 @@ from polargrad.experiments.insights.curvature import (
 from polargrad.experiments.insights.protocol import ADAM_FAMILIES, ADAMW, FAMILIES, SAME_VECTORS
 from polargrad.experiments.insights.results import InsightsResults, InsightTrace, rise
 from polargrad.experiments.insights.statistics import median
-from polargrad.language.optimizers import WARMUP_STEPS
+from polargrad.language.schedules import WARMUP_STEPS
 from polargrad.records.figures import COLOURS, panels, save_png
 
 INSTABILITY_FIGURE, SPEED_FIGURE = "instability.png", "speed.png"

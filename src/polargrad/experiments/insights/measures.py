@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from polargrad.geometry.hessian_spectrum import HessianProduct, lanczos
+from polargrad.language.spectra import MOMENTA
 from polargrad.linalg.precision import rank_cutoff, working_dtype
 
-# What an optimizer calls its momentum: torch's AdamW and ours.
-MOMENTA = ("exp_avg", "momentum_buffer")
 MATRICES = ("gradient", "momentum", "update")
 
 

@@ -14,7 +14,7 @@ from polargrad.experiments.insights.protocol import FAMILIES, InsightRun, Insigh
 from polargrad.experiments.insights.statistics import median
 from polargrad.experiments.runner import records_of
 from polargrad.experiments.trace import BUDGET, ENDED
-from polargrad.language.optimizers import DECAY_SHARE, WARMUP_STEPS
+from polargrad.language.schedules import LINEAR_SHARE, WARMUP_STEPS
 from polargrad.records import read_json, read_records
 from polargrad.records.run_folder import SETTINGS
 
@@ -134,7 +134,7 @@ class InsightsResults:
     @property
     def constant(self) -> tuple[float, float]:
         """The steps [first, last) in which every run has its full learning rate."""
-        return float(WARMUP_STEPS), (1.0 - DECAY_SHARE) * self.protocol.steps
+        return float(WARMUP_STEPS), (1.0 - LINEAR_SHARE) * self.protocol.steps
 
     def chosen(
         self,

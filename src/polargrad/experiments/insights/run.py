@@ -14,7 +14,7 @@ from polargrad.experiments.insights.instability import instability_verdicts
 from polargrad.experiments.insights.protocol import FULL, InsightRun, InsightsProtocol
 from polargrad.experiments.insights.results import InsightsResults
 from polargrad.experiments.insights.speed import speed_verdicts
-from polargrad.experiments.insights.training import Training, cached_corpus
+from polargrad.experiments.insights.training import Training, cached_input
 from polargrad.experiments.insights.verdict import (
     VERDICTS,
     Verdict,
@@ -103,8 +103,8 @@ def run_insights(
     workers = number_of_workers(workers)
     for module in ("matplotlib", "tqdm", "transformers"):
         require(module, extra="language")
-    corpus = cached_corpus(data)
-    settings = {out: {**protocol.as_data(), "corpus": corpus.digest}}
+    digest = cached_input(protocol.preset, data).data.digest
+    settings = {out: {**protocol.as_data(), "corpus": digest}}
     with at_work_in(settings, overwrite=overwrite):
         return _run(out, protocol, seeds, data, workers)
 

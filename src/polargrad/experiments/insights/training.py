@@ -20,15 +20,14 @@ from polargrad.experiments.insights.protocol import (
     InsightsProtocol,
 )
 from polargrad.experiments.trace import BUDGET, DIVERGED, ENDED
-from polargrad.language import Corpus, build_optimizer, load_corpus
-from polargrad.language.batches import training_batch
-from polargrad.language.optimizers import WARMUP_STEPS, schedule_factor
+from polargrad.language import Input, build_optimizer, open_input
+from polargrad.language.evaluation import language_model_loss, validation_loss
 from polargrad.language.presets import build_model
-from polargrad.language.train import language_model_loss, validation_loss
+from polargrad.language.schedules import WARMUP_STEPS, linear
 from polargrad.optim import param_groups
 
 # A worker takes many runs on the same text.
-cached_corpus = functools.lru_cache(maxsize=1)(load_corpus)
+cached_input = functools.lru_cache(maxsize=1)(open_input)
 
 
 def hidden_matrices(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -48,7 +47,7 @@ def without_warmup(step: int, steps: int) -> float:
         >>> [without_warmup(step, 100) for step in (0, 19, 60)]
         [1.0, 1.0, 1.0]
     """
-    return schedule_factor(max(step, WARMUP_STEPS - 1), steps)
+    return linear(max(step, WARMUP_STEPS - 1), steps)
 
 
 class Training:
@@ -67,7 +66,8 @@ class Training:
         self.run = run
         self.protocol = protocol
         self.seed = seed
-        self.corpus: Corpus = cached_corpus(data)
+        self.data: Input = cached_input(protocol.preset, data)
+        self.batches = self.data.batches(protocol.preset, seed)
         self.model = build_model(protocol.preset, seed)
         self.hidden = hidden_matrices(self.model)
         family = FAMILIES[run.family]
@@ -89,7 +89,7 @@ class Training:
         steps = self.protocol.steps
         if not self.run.warmup and any(id(p) in hidden for p in group["params"]):
             return lambda step: without_warmup(step, steps)
-        return lambda step: schedule_factor(step, steps)
+        return lambda step: linear(step, steps)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Take all steps and yield a record of each, of each look at the curvature, and of the end.
@@ -109,7 +109,7 @@ class Training:
                 return
         if self._looks_at_curvature(self.protocol.steps):
             yield self._curvature(self.protocol.steps)
-        loss = validation_loss(self.model, self.corpus.validation, self.protocol.preset)
+        loss = validation_loss(self.model, self.data.data.validation, self.protocol.preset)
         ended = BUDGET if math.isfinite(loss) else DIVERGED
         yield {
             "step": self.protocol.steps,
@@ -118,19 +118,9 @@ class Training:
             ENDED: ended,
         }
 
-    def _windows(self, step: int) -> Tensor:
-        preset = self.protocol.preset
-        return training_batch(
-            self.corpus.train,
-            batch=preset.batch,
-            context=preset.context,
-            seed=self.seed,
-            step=step,
-        )
-
     def _step(self, step: int) -> dict[str, Any]:
         """Take the update after ``step`` others, unless the loss is lost, and return its record."""
-        windows = self._windows(step)
+        windows = self.batches[step]
         loss = language_model_loss(self.model, windows)
         record: dict[str, Any] = {"step": step, "loss": loss.item()}
         if not math.isfinite(record["loss"]):
@@ -154,7 +144,7 @@ class Training:
     def _curvature(self, step: int) -> dict[str, Any]:
         """The Hessians of single layers after ``step`` updates, on the first windows to come."""
         protocol = self.protocol
-        windows = self._windows(step)[: protocol.curvature_windows]
+        windows = self.batches[step][: protocol.curvature_windows]
         generator = torch.Generator().manual_seed(self.seed)
         return {
             "step": step,

@@ -21,7 +21,7 @@ from polargrad.experiments.insights.verdict import (
     Verdict,
     untested,
 )
-from polargrad.language.optimizers import WARMUP_STEPS
+from polargrad.language.schedules import WARMUP_STEPS
 
 # Final losses of two seeds differ by about this: a smaller harm is not called one.
 SMALLEST_HARM = 0.02

@@ -1,6 +1,7 @@
 """Data of any size for language models: tokenizers, token shards, and a fixed order of windows."""
 
 from polargrad.language.data.batches import TrainingBatches, evaluation_batches
+from polargrad.language.data.byte_tokens import ByteTokenizer
 from polargrad.language.data.hugging_face import HuggingFace
 from polargrad.language.data.opening import open_data, source_of
 from polargrad.language.data.order import Permutation
@@ -16,6 +17,7 @@ from polargrad.language.data.tokenizing import tokenized
 from polargrad.language.data.tokens import Tokens
 
 __all__ = [
+    "ByteTokenizer",
     "Document",
     "HuggingFace",
     "Permutation",

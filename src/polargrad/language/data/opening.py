@@ -18,9 +18,11 @@ from polargrad.language.data.tokenizing import tokenized
 
 HUB = "hf:"
 SHARDS = (".bin",)
+# What most data sets call the field that holds the text.
+FIELD = "text"
 
 
-def source_of(data: str | Path | None, *, field: str = "text") -> Source:
+def source_of(data: str | Path | None, *, field: str = FIELD) -> Source:
     """Return the documents that ``data`` names.
 
     Args:
@@ -59,7 +61,7 @@ def open_data(
     *,
     vocabulary: int,
     tokenizer: Tokenizer | None = None,
-    field: str = "text",
+    field: str = FIELD,
     shortest: int = 2,
     held_out: float = VALIDATION_SHARE,
     limit: int | None = None,
@@ -84,7 +86,7 @@ def open_data(
         DataError: if the data cannot be read, do not fit the vocabulary or are too short.
         ValueError: if an argument is not allowed.
     """
-    if isinstance(data, str | Path) and _is_shards(data):
+    if isinstance(data, str | Path) and is_shards(data):
         if limit is not None:
             raise ValueError(f"limit must be None for token shards, got {limit}")
         path = Path(data)
@@ -110,8 +112,8 @@ def open_data(
     return tokens, tokenizer
 
 
-def _is_shards(data: str | Path) -> bool:
-    """Whether this is a token shard or a folder with one."""
+def is_shards(data: str | Path) -> bool:
+    """Return whether ``data`` is a token shard or a folder with one."""
     path = Path(data)
     if path.is_dir() and not str(data).startswith(HUB):
         return any(name.endswith(SHARDS) for name in walk(path))

@@ -1,0 +1,122 @@
+"""The steps of a run: micro-batches, gradients, the optimizer, the schedule."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from polargrad.language.evaluation import language_model_loss
+from polargrad.language.input import Input
+from polargrad.language.optimizers import build_optimizer
+from polargrad.language.presets import build_model
+from polargrad.language.ranks import Ranks
+from polargrad.language.schedules import build_schedule
+from polargrad.language.settings import TrainSettings
+from polargrad.language.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step came to, the same on all ranks but for the times.
+
+    Args:
+        loss: the mean over all windows of the step, of the parameters before it.
+        gradient_norm: of the gradient of that loss, over all parameters, before clipping.
+        lr: the learning rate that was used, of the first group.
+        seconds: how long it took.
+        optimizer_seconds: how much of that the optimizer took.
+    """
+
+    loss: float
+    gradient_norm: float
+    lr: float
+    seconds: float
+    optimizer_seconds: float
+
+
+class Stepper:
+    r"""A model in training: each call of :meth:`take` is one step.
+
+    A step of R ranks with A micro-batches of b windows each minimises the mean loss over the
+    :math:`b A R` windows: micro-batches are summed with weight 1/A, and the ranks average their
+    gradients once, with the last of them.
+
+    Args:
+        settings: of the run.
+        data: what it reads.
+        ranks: the processes.
+
+    Attributes:
+        model: the model itself, whatever wraps it for the ranks.
+        optimizer: of its parameters.
+        schedule: of its learning rates.
+
+    Raises:
+        ValueError: if an optimizer refuses its settings.
+    """
+
+    def __init__(self, settings: TrainSettings, data: Input, ranks: Ranks) -> None:
+        preset = settings.model_preset
+        self._ranks = ranks
+        self._accelerator = ranks.accelerator
+        self._accumulate = settings.accumulate
+        self._clip = settings.clip
+        self.model = build_model(preset, settings.seed)
+        self._wrapped = self._accelerator.prepare_model(self.model)
+        self.optimizer: Any = build_optimizer(
+            self.model,
+            settings.optimizer,
+            lr=settings.learning_rate,
+            vector_lr=settings.vector_learning_rate,
+            beta2=settings.beta2,
+            weight_decay=settings.weight_decay,
+        )
+        self.schedule = build_schedule(self.optimizer, settings.schedule_factor)
+        self._parameters = list(self.model.parameters())
+        parts = settings.accumulate * ranks.count
+        first = settings.accumulate * ranks.index
+        self._batches = [
+            data.batches(preset, settings.seed, part=part, parts=parts)
+            for part in range(first, first + settings.accumulate)
+        ]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group, as the next step will use it."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def take(self, step: int) -> Step:
+        """Take the step after ``step`` others."""
+        began = time.perf_counter()
+        lr = self.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(step)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if self._clip is not None:
+            clip_grads_with_norm_(self._parameters, self._clip, norm)
+        with Stopwatch(self._ranks.device) as watch:
+            self.optimizer.step()
+        self.schedule.step()
+        # Read once, at the end: until here nothing waits for the device.
+        mean, length = self._ranks.mean(torch.stack([loss, norm.to(loss.dtype)]))
+        return Step(mean, length, lr, time.perf_counter() - began, watch.seconds)
+
+    def _backward(self, step: int) -> Tensor:
+        """Sum up the gradients of the micro-batches of this rank and return their mean loss."""
+        losses = []
+        for index, batches in enumerate(self._batches):
+            windows = batches[step].to(self._ranks.device, non_blocking=True)
+            last = index + 1 == self._accumulate
+            quiet = contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped)
+            with quiet:
+                loss = language_model_loss(self._wrapped, windows)
+                self._accelerator.backward(loss)
+            losses.append(loss.detach())
+        return losses[0] if self._accumulate == 1 else torch.stack(losses).mean()
