@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from polargrad.language import interrupts
 from polargrad.language.interrupts import StopRequest
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -36,6 +37,20 @@ def test_the_second_signal_aborts(kind):
             signal.raise_signal(kind)
         assert stop.signal is signal.SIGINT
     assert signal.getsignal(kind) is signal.default_int_handler
+
+
+def test_what_torchrun_passes_on_is_the_same_request(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    now = 100.0
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        now += 4.0
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal is signal.SIGINT
+        now += 2.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -174,11 +174,7 @@ def joined(
         gradient_accumulation_steps=accumulate,
         log_with=tracker,
         project_dir=None if out is None else str(out),
-        kwargs_handlers=[
-            utilities.InitProcessGroupKwargs(timeout=PATIENCE),
-            # No model here has buffers that training changes.
-            utilities.DistributedDataParallelKwargs(broadcast_buffers=False),
-        ],
+        kwargs_handlers=[utilities.InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     try:
         yield Ranks(accelerator)
