@@ -1,5 +1,7 @@
 """A model that takes a step in milliseconds, and a text to train it on."""
 
+import sys
+
 import pytest
 
 from polargrad.language import Preset, TrainSettings
@@ -41,6 +43,14 @@ def shrunken():
         ),
         "configuration": ConfigPreset(CONFIGURATION, context=16, batch=4),
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request, monkeypatch):
+    """Figures take longer than the runs of these tests; they have tests of their own."""
+    module = sys.modules["polargrad.language.train"]
+    for name in ("draw_losses", "draw_spectra"):
+        monkeypatch.setattr(module, name, lambda records, path, **named: path.write_bytes(b"PNG"))
 
 
 @pytest.fixture(params=shrunken())

@@ -6,10 +6,8 @@ import json
 import math
 import platform
 import signal
-import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import torch
@@ -84,7 +82,6 @@ def test_a_run_leaves_its_records(settings, small, text):
     assert [r["step"] for r in found if r.get("peak_memory", 0) > 1e7] == [3, 6, 8]
     assert (result.steps, result.interrupted) == (8, None)
     assert (result.tokens, result.unit) == (512, "byte")
-    assert (result.out / "loss.png").read_bytes().startswith(b"\x89PNG")
     (session,) = json.loads((result.out / "provenance.json").read_text())
     assert (session["from_step"], session["data"]) == (0, str(text))
 
@@ -273,32 +270,6 @@ def test_training_outside_the_main_thread_works(settings):
     thread.start()
     thread.join()
     assert found[0].steps == 8
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
-def test_a_process_that_is_really_killed_resumes_to_the_bit(settings, text, tmp_path):
-    """SIGKILL at whatever point of a step it comes: no file is left broken."""
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from polargrad.language import Preset, TrainSettings, train\n"
-        "small = Preset(name='small', layers=2, width=16, feed_forward=32, heads=2, context=16,"
-        " batch=4)\n"
-        "train(TrainSettings(preset=small, optimizer='adamw', steps=200, out=Path(sys.argv[1]),"
-        " data=Path(sys.argv[2]), eval_every=50, checkpoint_every=1))\n"
-    )
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(out), str(text)], stderr=subprocess.DEVNULL
-    )
-    while not list(out.glob("checkpoints/step_*.pt")) and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    run = settings(steps=200, eval_every=50, checkpoint_every=200, resume=True)
-    resumed = train(run)
-    whole = train(settings(steps=200, eval_every=50, out=tmp_path / "whole"))
-    assert_same_run(whole.out, resumed.out)
 
 
 def test_a_model_of_each_kind_trains_and_resumes_to_the_bit(settings, tmp_path, monkeypatch, kind):

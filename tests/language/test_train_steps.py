@@ -119,14 +119,15 @@ def test_auto_is_bf16_where_the_gpu_has_units_for_it(monkeypatch, available, cap
     assert ranks.precision_here("no") == "no"
 
 
+WRITERS = []
+
+
 class Writer:
     """What TensorBoard's writer is, as far as accelerate calls it."""
 
-    made = []
-
     def __init__(self, folder):
         self.folder, self.scalars, self.settings, self.closed = folder, [], None, False
-        Writer.made.append(self)
+        WRITERS.append(self)
 
     def add_hparams(self, values, metric_dict):
         self.settings = values
@@ -149,10 +150,10 @@ def test_a_tracker_of_accelerate_is_told_what_the_records_say(settings, monkeypa
     board.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     monkeypatch.setattr(torch.utils, "tensorboard", board, raising=False)
-    Writer.made.clear()
+    monkeypatch.setattr(sys.modules[__name__], "WRITERS", [])
     run = settings(tracker="tensorboard")
     train(run)
-    (writer,) = Writer.made
+    (writer,) = WRITERS
     assert writer.closed
     assert str(run.out) in writer.folder
     assert writer.settings["optimizer"] == "adamw"

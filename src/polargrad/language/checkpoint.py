@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from polargrad.errors import RunFolderError
 from polargrad.records import write_atomically
-from polargrad.records.files import remove_unfinished
 
 CHECKPOINTS = "checkpoints"
 PREFIX, SUFFIX = "step_", ".pt"
@@ -156,7 +155,6 @@ class Checkpoints:
             OSError: if it cannot be written, as on a full disk.
         """
         self.folder.mkdir(exist_ok=True)
-        remove_unfinished(self.folder)
         save_checkpoint(self.path(step), step=step, **state)
         found = self.steps
         stay = [each for each in found if each <= step][-self.keep :]

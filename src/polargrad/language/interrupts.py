@@ -9,7 +9,6 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-
 # A Ctrl-C reaches the processes of torchrun twice: from the terminal, and passed on by torchrun.
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 SECONDS_OF_ONE_REQUEST = 5.0

@@ -33,6 +33,7 @@ from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
 from polargrad.language.stopwatch import peak_memory
 from polargrad.records import RunFolder, require
+from polargrad.records.files import remove_unfinished
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class _Run:
                     f"{str(self.out / RECORDS)!r} lacks steps before the checkpoint's, "
                     f"{self.step}: put it back, or start again with overwrite"
                 )
+        remove_unfinished(self.out)
         rewind(self.out, self.step)
         settings = self.settings
         add_session(

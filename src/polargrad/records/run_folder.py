@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.errors import RunFolderError
-from polargrad.records.files import write_atomically
+from polargrad.records.files import UNFINISHED, write_atomically
 
 SETTINGS = "settings.json"
 # Other programs have a settings.json too, and `overwrite` must not delete their folders.
@@ -76,11 +76,16 @@ class RunFolder:
                 _check(path, found, wanted, resume=resume)
         elif resume:
             raise RunFolderError(f"nothing to resume: {str(path)!r} has no {SETTINGS}")
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and any(not _is_unfinished(child) for child in path.iterdir()):
             raise RunFolderError(
                 f"out is {str(path)!r}, which holds other files: give a new or empty folder"
             )
         return wanted
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether this is the mark of a run that was killed while it wrote it, before all else."""
+    return path.name.startswith(f".{SETTINGS}.") and path.name.endswith(UNFINISHED)
 
 
 def _read_settings(marker: Path) -> dict[str, Any]:
