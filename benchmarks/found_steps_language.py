@@ -11,16 +11,15 @@ processes takes its share. At the end the results are printed as a Markdown tabl
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from resumable import Results
 from step_rules import RULES
 from torch import Tensor
 
@@ -30,7 +29,6 @@ from polargrad.language.batches import training_batch
 from polargrad.language.optimizers import MOMENTUM, schedule_factor
 from polargrad.language.presets import build_model, preset_of
 from polargrad.language.train import language_model_loss, validation_loss
-from polargrad.records import RecordWriter, provenance, read_records
 
 PRESET = preset_of("tiny")
 VECTOR_LR = 3e-2  # the best of benchmarks/tiny_sweep.py for every optimizer
@@ -166,34 +164,16 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", metavar="I/N")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.jsonl"
-
-    def known() -> dict[Run, float]:
-        lines = read_records(path) if path.exists() else []
-        return {Run(**line["run"]): line["validation_loss"] for line in lines}
-
-    corpus = load_corpus(None, shortest=PRESET.context + 1)
-    part, parts = map(int, options.part.split("/"))
-    runs = planned(options.steps, options.seeds)
-    for run in [] if options.table else runs[part - 1 :: parts]:
-        if run in known():
-            continue
-        began = time.perf_counter()
-        loss = trained(run, corpus.train, corpus.validation)
-        seconds = time.perf_counter() - began
-        with RecordWriter(path) as records:
-            records.write(
-                {
-                    "run": asdict(run),
-                    "validation_loss": loss,
-                    "seconds": seconds,
-                    "corpus": corpus.digest,
-                    "provenance": provenance(),
-                }
-            )
-        print(json.dumps(asdict(run)), f"{loss:.4f}", f"{seconds:.0f} s", flush=True)
-    print("\n".join(table(known())))
+    results = Results(options.out, Run, "validation_loss")
+    if not options.table:
+        corpus = load_corpus(None, shortest=PRESET.context + 1)
+        part, parts = map(int, options.part.split("/"))
+        results.complete(
+            planned(options.steps, options.seeds)[part - 1 :: parts],
+            lambda run: trained(run, corpus.train, corpus.validation),
+            more={"corpus": corpus.digest},
+        )
+    print("\n".join(table(results.known())))
 
 
 if __name__ == "__main__":
