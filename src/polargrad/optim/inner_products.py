@@ -49,7 +49,7 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = max(1, PART // max(1, x.shape[1]))
     room = torch.empty(2, min(rows, x.shape[0]), x.shape[1], dtype=dtype)
     sums = []
-    for parts in zip(x.split(rows), y.split(rows), strict=True):
+    for parts in zip(torch.split(x, rows), torch.split(y, rows), strict=True):
         a, b = (_flat(part, dtype, place) for part, place in zip(parts, room, strict=True))
         sums += [a.dot(b), a.dot(a), b.dot(b)]
     inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
