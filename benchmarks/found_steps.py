@@ -23,6 +23,7 @@ from torch.nn import Parameter
 import polargrad as pg
 from polargrad.experiments import completion, logistic, quadratic
 from polargrad.experiments.experiment import PUBLISHED_SEEDS, Experiment
+from polargrad.experiments.task import Task
 from polargrad.records import provenance
 
 # Experiment, dtype, and the steps whose metric is printed.
@@ -36,15 +37,22 @@ CONDITIONS = (1.0, 10.0, 1e2, 1e3, 1e6, 1e8)
 MOST = 3000
 
 
-def curve(
-    experiment: Experiment, seed: int, dtype: torch.dtype, first: float | None, at: Sequence[int]
-) -> list[float]:
-    """The metric of an experiment after some steps."""
+def begun(
+    experiment: Experiment, seed: int, dtype: torch.dtype
+) -> tuple[Task, list[Parameter], float | None]:
+    """The task of an experiment in a dtype, its unknowns, and the tolerance of polar factors."""
     task = experiment.build(seed, experiment.era)
     if dtype == torch.float64:
         task.problem = task.seen = task.problem.to(dtype)
     unknowns = [Parameter(X.detach().to(dtype, copy=True)) for X in task.start]
-    tol = None if dtype == torch.float64 else 0.11
+    return task, unknowns, None if dtype == torch.float64 else 0.11
+
+
+def curve(
+    experiment: Experiment, seed: int, dtype: torch.dtype, first: float | None, at: Sequence[int]
+) -> list[float]:
+    """The metric of an experiment after some steps."""
+    task, unknowns, tol = begun(experiment, seed, dtype)
     optimizer = pg.PolarGrad(unknowns, momentum=0.0, tol=tol, first_step=first)
     found = []
     for step in range(max(at)):

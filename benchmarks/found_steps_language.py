@@ -11,16 +11,15 @@ processes takes its share. At the end the results are printed as a Markdown tabl
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from resumable import Results
 from step_rules import RULES
 
 import polargrad as pg
@@ -29,7 +28,6 @@ from polargrad.language.evaluation import language_model_loss, validation_loss
 from polargrad.language.optimizers import MOMENTUM
 from polargrad.language.presets import build_model, preset_of
 from polargrad.language.schedules import linear
-from polargrad.records import RecordWriter, provenance, read_records
 
 PRESET = preset_of("tiny")
 VECTOR_LR = 3e-2  # the best of benchmarks/tiny_sweep.py for every optimizer
@@ -163,34 +161,16 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", metavar="I/N")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.jsonl"
-
-    def known() -> dict[Run, float]:
-        lines = read_records(path) if path.exists() else []
-        return {Run(**line["run"]): line["validation_loss"] for line in lines}
-
-    data = open_input(PRESET)
-    part, parts = map(int, options.part.split("/"))
-    runs = planned(options.steps, options.seeds)
-    for run in [] if options.table else runs[part - 1 :: parts]:
-        if run in known():
-            continue
-        began = time.perf_counter()
-        loss = trained(run, data)
-        seconds = time.perf_counter() - began
-        with RecordWriter(path) as records:
-            records.write(
-                {
-                    "run": asdict(run),
-                    "validation_loss": loss,
-                    "seconds": seconds,
-                    "corpus": data.data.digest,
-                    "provenance": provenance(),
-                }
-            )
-        print(json.dumps(asdict(run)), f"{loss:.4f}", f"{seconds:.0f} s", flush=True)
-    print("\n".join(table(known())))
+    results = Results(options.out, Run, "validation_loss")
+    if not options.table:
+        data = open_input(PRESET)
+        part, parts = map(int, options.part.split("/"))
+        results.complete(
+            planned(options.steps, options.seeds)[part - 1 :: parts],
+            lambda run: trained(run, data),
+            more={"corpus": data.data.digest},
+        )
+    print("\n".join(table(results.known())))
 
 
 if __name__ == "__main__":

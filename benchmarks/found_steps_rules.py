@@ -10,23 +10,21 @@ run is one line of OUT/results.jsonl and is not run again: the command can be st
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from found_steps import begun
+from resumable import Results
 from step_rules import RULES
 from torch import Tensor
-from torch.nn import Parameter
 
 import polargrad as pg
 from polargrad.experiments import completion, logistic, quadratic
 from polargrad.experiments.experiment import Experiment
-from polargrad.records import RecordWriter, provenance, read_records
 
 FOUND = "found"
 CONSTANT, FALLING = "constant", "falling"
@@ -85,11 +83,7 @@ def finished(run: Run) -> float:
     """The metric at the end of a run; infinite where it diverged."""
     spec = PROBLEMS[run.problem]
     experiment = spec.make()
-    task = experiment.build(42, experiment.era)
-    if spec.dtype == torch.float64:
-        task.problem = task.seen = task.problem.to(spec.dtype)
-    tol = None if spec.dtype == torch.float64 else 0.11
-    unknowns = [Parameter(X.detach().to(spec.dtype, copy=True)) for X in task.start]
+    task, unknowns, tol = begun(experiment, 42, spec.dtype)
     values = [X.data for X in unknowns]
     optimizer = rule = None
     if run.rule == FOUND:
@@ -120,7 +114,7 @@ def finished(run: Run) -> float:
 
 
 def table(results: dict[Run, float]) -> list[str]:
-    """Best, and how many of the numbers come within a factor of 10 (6.2: 0.001) of the best."""
+    """The results as Markdown: best, median and worst over the numbers of each rule."""
     rows: dict[tuple[str, str, str], dict[float | None, float]] = defaultdict(dict)
     for run, value in results.items():
         rows[run.problem, run.rule, run.schedule][run.number] = value
@@ -190,33 +184,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     parser.add_argument("--figure", type=Path, help="draw all results there")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.jsonl"
-
-    def known() -> dict[Run, float]:
-        lines = read_records(path) if path.exists() else []
-        return {Run(**line["run"]): float(line["metric"]) for line in lines}
-
+    results = Results(options.out, Run, "metric")
     for problem in [options.problem] if options.problem else PROBLEMS:
-        for run in [] if options.table else planned(problem):
-            if run in known():
-                continue
-            began = time.perf_counter()
-            value = finished(run)
-            seconds = time.perf_counter() - began
-            with RecordWriter(path) as records:
-                records.write(
-                    {
-                        "run": asdict(run),
-                        "metric": str(value) if math.isinf(value) else value,
-                        "seconds": seconds,
-                        "provenance": provenance(),
-                    }
-                )
-            print(json.dumps(asdict(run)), f"{value:.4g}", f"{seconds:.0f} s", flush=True)
-    print("\n".join(table(known())))
+        results.complete([] if options.table else planned(problem), finished)
+    print("\n".join(table(results.known())))
     if options.figure is not None:
-        draw(known(), options.figure)
+        draw(results.known(), options.figure)
 
 
 if __name__ == "__main__":

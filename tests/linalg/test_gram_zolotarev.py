@@ -103,3 +103,11 @@ def test_a_factorization_that_fails_leaves_a_over_the_bound(monkeypatch):
         torch.testing.assert_close(ratio, ratio[0, 0].expand_as(a))
         assert torch.linalg.matrix_norm(factor, 2) <= 1.0
         assert method.split(a) is None
+
+
+@pytest.mark.parametrize("method", ["gram_zolotarev", "gram_polynomial"])
+@pytest.mark.parametrize("shape", [(40, 70), (3, 40, 70), (50, 50), (2, 160, 300), (300, 160)])
+def test_the_factor_lies_in_memory_as_the_matrix_does(shape, method):
+    """What is done with both later reads neither of them across."""
+    A = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert pg.polar_factor(A, method=method).is_contiguous()

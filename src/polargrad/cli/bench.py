@@ -126,8 +126,8 @@ class BenchStep:
     and are marked so. The folder receives settings.json, provenance.json, results.jsonl,
     results.csv and step_time.png, with the time of each stage and the peak memory of a step.
 
-    Candidates: polargrad, muon, muon-quintic, adamw, adamw-rule, torch-muon, torch-adamw,
-    muon-optimizer, dion, pytorch-optimizer, emerging-optimizers; and hand-loop and
+    Candidates: polargrad, polargrad-found, muon, muon-quintic, adamw, adamw-rule, torch-muon,
+    torch-adamw, muon-optimizer, dion, pytorch-optimizer, emerging-optimizers; and hand-loop and
     torch-adamw-foreach, which the others are divided by.
 
     All blocks of qwen2-0.5b take some 25 GB of memory; a few blocks, as --layers has them, stand

@@ -8,17 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polargrad.linalg.precision import double_dtype, working_dtype
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
+from polargrad.optim.inner_products import products, products_on_host
 from polargrad.optim.routing.views import Region, View, regions
 from polargrad.optim.step_size import EVIDENCE, LAST, REACH, SIZE, start_step_size, step_size
 
 __all__ = ["FoundSteps"]
-
-# Norms of float32 between these were summed without overflow or underflow.
-SMALLEST, LARGEST = 1e-12, 1e18
 
 
 class FoundSteps:
@@ -88,23 +85,10 @@ class FoundSteps:
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
 
     def _look(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨G, D⟩, ‖G‖_F and ‖D‖_F of one matrix."""
+        """⟨G, D⟩, ‖G‖_F and ‖D‖_F of one matrix, in float64."""
         gradient, last = self.entries[position].gradient.matrix(), self.last[position].matrix()
-        gradient = gradient.to(working_dtype(gradient.dtype))
-        last = last.to(gradient.dtype)
-        slope = torch.linalg.vecdot(gradient, last).sum(dtype=torch.float64)
-        return slope, self._length(gradient), self._length(last)
-
-    def _length(self, matrix: Tensor) -> Tensor:
-        """‖·‖_F in float64; the squares of a float32 matrix in float32, where they fit.
-
-        Whether they do is asked on a CPU alone, where that waits for nothing.
-        """
-        length: Tensor = torch.linalg.vector_norm(matrix)
-        fits = self.gate is None and matrix.device.type == "cpu" and SMALLEST < length < LARGEST
-        if not fits:
-            length = torch.linalg.vector_norm(matrix, dtype=double_dtype(matrix.dtype))
-        return length.double()
+        on_host = self.gate is None and gradient.device.type == "cpu"
+        return products_on_host(gradient, last) if on_host else products(gradient, last)
 
     def sizes(self, positions: Sequence[int]) -> Tensor:
         """The sizes of the steps of a stack, (B,)."""

@@ -62,6 +62,11 @@ def polar_grad(params: list[dict[str, Any]]) -> MatrixOptimizer:
     return PolarGrad(params, lr=LR, momentum=MOMENTUM, tol=TRAINING, vector_weight_decay=DECAY)
 
 
+def polar_grad_found(params: list[dict[str, Any]]) -> MatrixOptimizer:
+    """The same with step sizes that the run finds."""
+    return PolarGrad(params, momentum=MOMENTUM, tol=TRAINING, vector_weight_decay=DECAY)
+
+
 def muon_auto(params: list[dict[str, Any]]) -> MatrixOptimizer:
     """Muon with the planner's choice at training accuracy."""
     return Muon(
@@ -239,6 +244,13 @@ CANDIDATES: dict[str, StepCandidate] = {
     candidate.key: candidate
     for candidate in (
         StepCandidate("polargrad", "PolarGrad", "ours", ("matrices", "all"), ours(polar_grad)),
+        StepCandidate(
+            "polargrad-found",
+            "PolarGrad, lr found",
+            "ours",
+            ("matrices", "all"),
+            ours(polar_grad_found),
+        ),
         StepCandidate("muon", "Muon, auto at 0.11", "ours", ("matrices", "all"), ours(muon_auto)),
         StepCandidate(
             "muon-quintic", "Muon, quintic", "ours", ("matrices", "all"), ours(muon_five_steps)

@@ -27,6 +27,7 @@ from polargrad.linalg.methods.polynomial import (
 )
 from polargrad.linalg.odd_polynomials import OddPolynomial, output_interval, with_safety
 from polargrad.linalg.products import gram as symmetric_gram
+from polargrad.linalg.products import times
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class GramPolynomial:
         x, gram = normalise(x, self.bound, safety=self.safety, with_gram=True)
         for segment in self.segments:
             gram = symmetric_gram(x) if gram is None else gram
-            x = x @ _multiplier(gram, segment)
+            x = times(x, _multiplier(gram, segment))
             gram = None
         return Factor(x, steps=len(self.polynomials))
 

@@ -22,6 +22,7 @@ from polargrad.linalg.products import (
     inverse_triangle,
     shifted_inverse,
     symmetric_product,
+    times,
 )
 from polargrad.linalg.rational import ZolotarevCoefficients, constant_coefficients, zolotarev
 from polargrad.linalg.scaling import times_power_of_two
@@ -148,7 +149,7 @@ class GramZolotarev:
             p, size, failed = composed.weights(), composed.size, composed.info != 0
             del composed
         identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        return Factor(x @ (torch.where(failed[..., None, None], identity, p) / size.sqrt()))
+        return Factor(times(x, torch.where(failed[..., None, None], identity, p) / size.sqrt()))
 
     def split(self, x: Tensor) -> SplitFactor | None:
         """Return the factor of one tall matrix as x W, where the host may look at its size.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.methods.outcome import Factor
+from polargrad.linalg.products import lies_transposed
 
 __all__ = ["by_level", "is_better_looped", "level_of", "one_by_one"]
 
@@ -33,10 +34,17 @@ def one_by_one(method: Callable[[Tensor], Factor], x: Tensor) -> Factor:
     factors = [method(one) for one in x]
     ranks = [factor.rank for factor in factors if factor.rank is not None]
     return Factor(
-        torch.stack([factor.U for factor in factors]),
+        _stacked([factor.U for factor in factors]),
         max(factor.steps for factor in factors),
         torch.stack(ranks) if len(ranks) == len(factors) else None,
     )
+
+
+def _stacked(matrices: list[Tensor]) -> Tensor:
+    """A stack of matrices that lie as they do."""
+    if all(map(lies_transposed, matrices)):
+        return torch.stack([matrix.mT for matrix in matrices]).mT
+    return torch.stack(matrices)
 
 
 def by_level(

@@ -1,0 +1,65 @@
+"""How two matrices lie to each other: their inner product and both norms, read once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from polargrad.linalg.precision import double_dtype, working_dtype
+
+__all__ = ["products", "products_on_host"]
+
+# Parts of so many entries stay in a processor's own cache between the products of them.
+PART = 2**16
+# Squares of float32 whose sums lie between these have lost nothing to overflow or underflow.
+SMALLEST, LARGEST = 1e-24, 1e36
+
+
+def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return :math:`\langle X, Y\rangle`, :math:`\|X\|_F`, :math:`\|Y\|_F` without a look at them.
+
+    Args:
+        x, y: matrices of one shape, of any real dtypes, on one device.
+
+    Returns:
+        Three tensors of one number each; norms of float32 and narrower are summed in float64 where
+        the device has that, so that none overflows.
+
+    Example:
+        >>> products(torch.eye(2), torch.full((2, 2), 0.5))
+        (tensor(1.), tensor(1.4142, dtype=torch.float64), tensor(1., dtype=torch.float64))
+    """
+    x = x.to(working_dtype(x.dtype))
+    y = y.to(x.dtype)
+    wide = double_dtype(x.dtype)
+    lengths = (torch.linalg.vector_norm(m, dtype=wide) for m in (x, y))
+    return torch.linalg.vecdot(x, y).sum(dtype=wide), *lengths
+
+
+def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return what :func:`products` does, of matrices on a CPU, reading each of them once.
+
+    Both are taken part by part to the wider of their dtypes, so that neither is copied as a whole.
+
+    Example:
+        >>> products_on_host(torch.eye(2), torch.full((2, 2), 0.5))[0]
+        tensor(1., dtype=torch.float64)
+    """
+    dtype = working_dtype(x.dtype)
+    rows = max(1, PART // max(1, x.shape[1]))
+    room = torch.empty(2, min(rows, x.shape[0]), x.shape[1], dtype=dtype)
+    sums = []
+    for parts in zip(torch.split(x, rows), torch.split(y, rows), strict=True):
+        a, b = (_flat(part, dtype, place) for part, place in zip(parts, room, strict=True))
+        sums += [a.dot(b), a.dot(a), b.dot(b)]
+    inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
+    if dtype == torch.float32 and not all(SMALLEST < float(s) < LARGEST for s in squares):
+        return products(x, y)
+    return inner, squares[0].sqrt(), squares[1].sqrt()
+
+
+def _flat(part: Tensor, dtype: torch.dtype, place: Tensor) -> Tensor:
+    """The entries of some rows in a row, in a dtype: as they lie there, or copied to a place."""
+    if part.dtype != dtype or not part.is_contiguous():
+        part = place[: part.shape[0]].copy_(part)
+    return part.view(-1)
