@@ -1,5 +1,6 @@
 """A training run: what it leaves, that it resumes to the bit, how it ends before its time."""
 
+import errno
 import importlib
 import itertools
 import json
@@ -14,12 +15,13 @@ import torch
 
 from polargrad.errors import DataError, MissingExtraError, NonFiniteError, RunFolderError
 from polargrad.language import DEFAULTS, open_input, train
+from polargrad.language import checkpoint as checkpoint_module
 from polargrad.language import stepper as stepper_module
 from polargrad.language import train as train_function
 from polargrad.language.checkpoint import Checkpoints
 from polargrad.language.data import TrainingBatches
 from polargrad.language.models import ConfigPreset, TokenPreset
-from polargrad.records import read_records
+from polargrad.records import RecordWriter, read_records
 
 train_module = sys.modules[train_function.__module__]
 
@@ -426,6 +428,56 @@ def test_a_checkpoint_that_does_not_belong_is_refused(settings, tmp_path, monkey
     with pytest.raises(RunFolderError, match=message):
         train(settings(resume=True))
     assert contents(tmp_path / "out") == before
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(settings, tmp_path, monkeypatch):
+    whole = train(settings(out=tmp_path / "whole"))
+    run_until_killed(settings(), monkeypatch, step=7)
+    path = tmp_path / "out" / "checkpoints" / "step_00000006.pt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=r"step_00000006.pt.*damaged.*goes on from step 3"):
+        train(settings(resume=True))
+    assert_same_run(whole.out, tmp_path / "out")
+    sessions = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert [session["from_step"] for session in sessions] == [0, 3]
+
+
+def fills_up(calls):
+    """A function that the disk refuses from the call after so many on."""
+    left = iter([None] * calls)
+
+    def refuse(function):
+        def write(*arguments, **named):
+            try:
+                next(left)
+            except StopIteration:
+                raise OSError(errno.ENOSPC, "No space left on device") from None
+            return function(*arguments, **named)
+
+        return write
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls", "left"),
+    [
+        (checkpoint_module, "_save", 0, "no checkpoint is lost"),
+        (checkpoint_module, "_save", 1, "the checkpoint of step 3 is whole"),
+        (RecordWriter, "write", 5, "the checkpoint of step 3 is whole"),
+        (RecordWriter, "sync", 1, "the checkpoint of step 3 is whole"),
+    ],
+)
+def test_a_full_disk_is_named_and_loses_nothing(
+    settings, tmp_path, monkeypatch, owner, name, calls, left
+):
+    whole = train(settings(out=tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fills_up(calls)(getattr(owner, name)))
+        with pytest.raises(RunFolderError, match=rf"No space left on device; {left}: make room"):
+            train(settings())
+    train(settings(resume=True))
+    assert_same_run(whole.out, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
