@@ -61,6 +61,45 @@ def test_trains_and_says_what_came_of_it(text, tmp_path, capsys):
     assert "lr: 0.002 there, 0.001 here" in capsys.readouterr().err
 
 
+def test_a_session_may_end_before_the_run(text, tmp_path, capsys):
+    words = f"train --out {tmp_path / 'out'} --data {text} --optimizer adamw --steps 3".split()
+    assert main([*words, "--stop-after", "2"]) == 0
+    printed, said = capsys.readouterr()
+    assert "2 of 3 steps" in printed
+    (command,) = re.findall(r"to continue: polargrad (.*)\n", said)
+    assert "--stop-after" not in command
+    assert main(shlex.split(command)) == 0
+    printed, said = capsys.readouterr()
+    assert "3 of 3 steps" in printed
+    assert "to continue" not in said
+
+
+def test_the_command_that_continues_starts_as_many_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    command = Train(out=tmp_path, accumulate=2, stop_after=3).resume_command()
+    assert command == (
+        f"torchrun --nproc-per-node 4 -m polargrad train --out {tmp_path} --accumulate 2 --resume"
+    )
+
+
+def test_records_are_read_with_their_field_up_to_a_limit(tmp_path, capsys):
+    """A JSONL file, as tokens of a model that is no byte model, in a cache of its own."""
+    lines = [json.dumps({"body": f"{n} and {n * n} are {n + n * n}"}) for n in range(2000)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    configuration = {"model_type": "llama", "vocab_size": 300, "hidden_size": 16}
+    configuration |= {"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    configuration |= {"num_key_value_heads": 2, "max_position_embeddings": 32}
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    words = f"train --out {tmp_path / 'out'} --data {tmp_path / 'a.jsonl'} --field body".split()
+    words += f"--limit 5000 --preset {tmp_path} --cache {tmp_path / 'cache'} --steps 2".split()
+    assert main([*words, "--optimizer", "adamw"]) == 0
+    printed, said = capsys.readouterr()
+    assert "nats per token" in printed
+    assert re.search(r"4,\d{3} tokens to train on, \d{3} to validate", said)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["tokenizers", "tokens"]
+
+
 WRONG = {
     "--lr -1": "lr must be positive and finite, got -1.0",
     "--lr -1e-3": "lr must be positive and finite, got -0.001",
@@ -72,6 +111,12 @@ WRONG = {
     "--preset huge": "unknown preset 'huge': choose from tiny",
     "--beta2 1": "beta2 must be at least 0 and less than 1, got 1.0",
     "--data /no/such/file": "data is '/no/such/file', which does not exist",
+    "--schedule step": "unknown schedule 'step': choose from linear, cosine, wsd, constant",
+    "--schedule cosine --decay-share 0.1": "decay_share is of the schedules linear and wsd",
+    "--precision half": "unknown precision 'half': choose from no, bf16, auto",
+    "--tracker paper": "unknown tracker 'paper': choose from aim, clearml",
+    "--tokenizer /no/such": "tokenizer is '/no/such', where there is no tokenizer.json",
+    "--field body": "field is of records (JSONL, Parquet, hf:NAME) alone, got 'body'",
     "--resume": "nothing to resume",
     "--resume --overwrite": "resume and overwrite exclude each other",
 }

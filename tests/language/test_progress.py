@@ -4,7 +4,7 @@ import io
 import sys
 
 from polargrad.language import progress as progress_module
-from polargrad.language.progress import Progress
+from polargrad.language.progress import Progress, TokenCount
 
 
 class Terminal(io.StringIO):
@@ -46,3 +46,15 @@ def test_on_a_terminal_there_is_a_bar_that_counts_on_from_the_first_step(monkeyp
     assert "run: 100%" in last
     assert "4/4" in last
     assert "loss=1.000, validation=2.500" in last
+
+
+def test_tokens_are_counted_now_and_then(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 16.0, 16.5, 20.0, 32.0, 32.5])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    count = TokenCount()
+    for tokens in (1_000_000, 2_000_000, 3_000_000, 4_250_000):
+        count(tokens)
+    assert capsys.readouterr().err.splitlines() == [
+        "tokenizing: 2.0 M tokens so far",
+        "tokenizing: 4.2 M tokens so far",
+    ]

@@ -21,7 +21,7 @@ from polargrad.language import train as train_function
 from polargrad.language.checkpoint import Checkpoints
 from polargrad.language.data import TrainingBatches
 from polargrad.language.models import ConfigPreset, TokenPreset
-from polargrad.records import RecordWriter, read_records
+from polargrad.records import RecordWriter, exclusive, read_records
 
 train_module = sys.modules[train_function.__module__]
 
@@ -371,6 +371,18 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(settings):
         with pytest.raises(RunFolderError, match="seed: 0 there, 1 here"):
             train(settings(seed=1, resume=resume))
     assert contents(settings().out) == before
+
+
+def test_no_two_processes_work_in_a_folder(settings, tmp_path):
+    train(settings(stop_after=4))
+    before = contents(tmp_path / "out")
+    with (
+        exclusive(tmp_path / "out"),
+        pytest.raises(RunFolderError, match="another process is at work"),
+    ):
+        train(settings(resume=True))
+    assert contents(tmp_path / "out") == before
+    assert train(settings(resume=True)).steps == 8
 
 
 def test_overwrite_starts_again(settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -147,15 +148,18 @@ class Train:
                 f"{result.steps} of {self.steps} steps in {result.seconds:.0f} s; "
                 f"records, figure and checkpoints are in {result.out}"
             )
-            if result.interrupted is not None and result.steps < self.steps:
+            if result.steps < self.steps:
                 print(f"to continue: {self.resume_command()}", file=sys.stderr)
         return INTERRUPTED if result.interrupted == signal.SIGINT else 0
 
     def resume_command(self) -> str:
-        """The command that continues this run."""
+        """The command that continues this run to its end, on as many processes."""
         words = ["polargrad", "train"]
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            words = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], "-m", *words]
         for field in fields(self):
             value = getattr(self, field.name)
-            if value != field.default and not isinstance(field.default, bool):
+            stays = not isinstance(field.default, bool) and field.name != "stop_after"
+            if stays and value != field.default:
                 words += ["--" + field.name.replace("_", "-"), str(value)]
         return shlex.join([*words, "--resume"])

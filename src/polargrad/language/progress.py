@@ -12,6 +12,19 @@ from polargrad.records import require
 SECONDS_BETWEEN_LINES = 15.0
 
 
+class TokenCount:
+    """Says on stderr, now and then, how many tokens there are so far while text is tokenized."""
+
+    def __init__(self) -> None:
+        self._last_line = time.monotonic()
+
+    def __call__(self, tokens: int) -> None:
+        """Take notice of the number of tokens so far."""
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(f"tokenizing: {tokens / 1e6:,.1f} M tokens so far", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Reports steps on stderr."""
 

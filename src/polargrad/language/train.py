@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import platform
 import signal
@@ -27,12 +29,13 @@ from polargrad.language.journal import (
     rewind,
 )
 from polargrad.language.optimizers import rate_in_words
+from polargrad.language.progress import TokenCount
 from polargrad.language.ranks import Ranks, joined, precision_here
 from polargrad.language.settings import TrainSettings
 from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
 from polargrad.language.stopwatch import peak_memory
-from polargrad.records import RunFolder, require
+from polargrad.records import RunFolder, exclusive, require
 from polargrad.records.files import remove_unfinished
 
 
@@ -86,7 +89,7 @@ def train(settings: TrainSettings) -> TrainResult:
         require(module, extra="language")
     require_tracker(settings.tracker)
     precision = precision_here(settings.precision)
-    out = Path(settings.out)
+    out, say_tokens = Path(settings.out), TokenCount()
     with (
         StopRequest() as stop,
         joined(
@@ -105,6 +108,7 @@ def train(settings: TrainSettings) -> TrainResult:
                 field=settings.field,
                 limit=settings.limit,
                 cache=settings.cache,
+                on_progress=say_tokens if ranks.first else None,
             )
         )
         return _Run(settings, data, ranks, precision, out).execute(stop)
@@ -126,7 +130,7 @@ class _Run:
         self.identity = settings.identity(data.data.digest, ranks=ranks.count, precision=precision)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
         self.stepper = Stepper(settings, data, ranks)
-        self.spectra = Spectra(self.stepper.model)
+        self.spectra = Spectra(self.stepper.model) if settings.watch_every else None
         self.tokens_per_step = self.identity["windows_per_step"] * self.preset.context
         self.step = 0
         self.resumed_from: int | None = None
@@ -137,6 +141,12 @@ class _Run:
         return min(self.settings.steps, self.settings.stop_after or self.settings.steps)
 
     def execute(self, stop: StopRequest) -> TrainResult:
+        """Do the run, with no other process in its folder."""
+        with contextlib.ExitStack() as stack:
+            self.ranks.alone(lambda: stack.enter_context(exclusive(self.out)))
+            return self._execute(stop)
+
+    def _execute(self, stop: StopRequest) -> TrainResult:
         """Claim the folder, take the steps that are left, and close the run."""
         saved_with = self._open()
         journal = Journal(
@@ -213,7 +223,7 @@ class _Run:
         return f"{parameters / 1e6:.2f} M parameters; {self.data.description}"
 
     def _go_on(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
-        """Take the steps; a disk that is full is named, with what is left of the run."""
+        """Take the steps; where the system stops them, as a full disk does, say what is left."""
         try:
             return self._loop(journal, stop)
         except NonFiniteError:
@@ -224,9 +234,11 @@ class _Run:
             left = (
                 f"the checkpoint of step {kept[-1]} is whole" if kept else "no checkpoint is lost"
             )
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RunFolderError(
-                f"cannot write to {str(self.out)!r} after step {self.step}: "
-                f"{error.strerror or error}; {left}: make room and resume"
+                f"the run in {str(self.out)!r} cannot go on after step {self.step}: "
+                f"{error.strerror or error}; {left}: "
+                f"{'make room' if full else 'put that right'} and resume"
             ) from error
 
     def _loop(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
@@ -268,10 +280,10 @@ class _Run:
 
     def _watch(self, journal: Journal) -> None:
         """Write down the spectra of the step, if it is one of those that are looked at."""
-        every = self.settings.watch_every
-        if every and self.step % every == 0 and self.ranks.first:
-            matrices = self.spectra.matrices(self.stepper.optimizer.state)
-            journal.spectra({"step": self.step, "matrices": matrices})
+        if self.spectra is None or self.step % self.settings.watch_every or not self.ranks.first:
+            return
+        matrices = self.spectra.matrices(self.stepper.optimizer.state)
+        journal.spectra({"step": self.step, "matrices": matrices})
 
     def _validation_loss(self) -> float:
         """The mean cross-entropy over the validation windows, which must be finite."""

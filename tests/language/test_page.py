@@ -1,0 +1,23 @@
+"""The page on training runs: its example runs as it stands, and it names every file and field."""
+
+from pathlib import Path
+
+from polargrad.language.schedules import SCHEDULES
+from polargrad.records import read_records
+
+PAGE = Path(__file__).parents[2] / "docs/training.md"
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    """In two steps instead of twenty."""
+    text = PAGE.read_text(encoding="utf-8")
+    (block,) = text.split("```python\n")[1:]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block.split("```")[0].replace("steps=20", "steps=2"), names)
+    assert (names["result"].steps, names["result"].unit) == (2, "byte")
+    *_, record = read_records(tmp_path / "runs/a/records.jsonl")
+    for name in [*record, *SCHEDULES]:
+        assert f"`{name}`" in text, name
+    for path in (tmp_path / "runs/a").iterdir():
+        assert path.name in text
