@@ -7,6 +7,7 @@ itself. In FOLDER/report.json it says of each kill where it was and what was los
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -18,9 +19,6 @@ from polargrad.language import TrainSettings, checkpoint, train
 from polargrad.records import files, read_json, read_records
 
 STEPS, INTERVAL = 40, 3
-# Figures take longer than such a run, and nothing depends on them.
-training = sys.modules[train.__module__]
-training.draw_losses = training.draw_spectra = lambda *places, **named: None
 KILLS_OF_A_RUN = 2
 
 
@@ -108,13 +106,25 @@ def kill_once(folder, out, chance, seconds, number):
     else:
         where = "at a random moment"
         child = session(folder, out)
-        time.sleep(chance.uniform(0.0, 0.8) * seconds)
+        wait_for(child, out, last_record(out) + chance.randrange(STEPS // 2))
+        time.sleep(chance.uniform(0.0, 2.0 * seconds / STEPS))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return where
     assert os.WEXITSTATUS(status) == 0, f"a session failed: {where}"
     return None
+
+
+def wait_for(child, out, step):
+    """Wait until a session has recorded a step, or has ended."""
+    while last_record(out) < step and not has_ended(child):
+        time.sleep(0.001)
+
+
+def has_ended(child):
+    """Whether a process has ended, and waits for us to ask how."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def last_record(out):
@@ -132,11 +142,13 @@ def killed_run(folder, number, seed, seconds):
     """Kill a run, resume it, kill it again, let it end; return what is to be known of it."""
     chance = random.Random(f"{seed}:{number}")
     out, kills = folder / f"killed-{number}", []
-    for kill in range(KILLS_OF_A_RUN):
-        where = kill_once(folder, out, chance, seconds, number + kill)
-        if where is None:
-            break
-        kills.append({"where": where, "recorded": last_record(out)})
+    while not kills:  # a machine that is busy may let a run end before it is killed
+        shutil.rmtree(out, ignore_errors=True)
+        for kill in range(KILLS_OF_A_RUN):
+            where = kill_once(folder, out, chance, seconds, number + kill)
+            if where is None:
+                break
+            kills.append({"where": where, "recorded": last_record(out)})
     _, status = os.waitpid(session(folder, out), 0)
     assert status == 0, f"run {number} was not resumed after {kills}"
     settings = read_json(out / "settings.json")
@@ -144,6 +156,9 @@ def killed_run(folder, number, seed, seconds):
 
 
 def main():
+    # Figures take longer than such a run, and nothing depends on them.
+    training = sys.modules[train.__module__]
+    training.draw_losses = training.draw_spectra = lambda *places, **named: None
     folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     _, status = os.waitpid(session(folder, folder / "warm"), 0)
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from polargrad.language import evaluation
 from polargrad.language.schedules import SCHEDULES
 from polargrad.records import read_records
 
@@ -9,10 +10,11 @@ PAGE = Path(__file__).parents[2] / "docs/training.md"
 
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
-    """In two steps instead of twenty."""
+    """In two steps instead of twenty, with 8 windows to validate."""
     text = PAGE.read_text(encoding="utf-8")
     (block,) = text.split("```python\n")[1:]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "VALIDATION_WINDOWS", 8)
     names = {}
     exec(block.split("```")[0].replace("steps=20", "steps=2"), names)
     assert (names["result"].steps, names["result"].unit) == (2, "byte")

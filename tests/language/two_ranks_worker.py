@@ -16,8 +16,8 @@ from polargrad.language import TrainSettings, stepper, train
 from polargrad.language.data import TrainingBatches
 from polargrad.language.ranks import leave
 
-RANK = int(os.environ["RANK"])
-FOLDER = Path(sys.argv[1])
+RANK = int(os.environ.get("RANK", "0"))
+FOLDER = Path(sys.argv[-1])
 
 
 def settings(out, **changes):

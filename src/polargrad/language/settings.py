@@ -111,9 +111,8 @@ class TrainSettings:
             raise ValueError(
                 f"unknown precision {self.precision!r}: choose from {', '.join(PRECISIONS)}"
             )
-        # Each is checked where it is made.
-        assert self.model_preset is not None
-        assert self.schedule_factor is not None
+        # Each refuses what it cannot be made of.
+        _ = self.model_preset, self.schedule_factor
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other: give one of them")
         self._require_separate_folders()

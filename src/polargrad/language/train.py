@@ -7,6 +7,7 @@ import errno
 import math
 import platform
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def train(settings: TrainSettings) -> TrainResult:
     step), ``loss.png`` and ``checkpoints/``. The first Ctrl-C or SIGTERM ends the run after the
     current step with a checkpoint, the second at once. A resumed run gives the parameters and the
     records of one that was never stopped, to the bit, on the same machine with the same torch and
-    numbers of threads and ranks. Torch's global random generator is left as it was.
+    numbers of threads and ranks (on a GPU as far as its kernels are deterministic). Torch's global
+    random generator is left as it was.
 
     Under ``torchrun`` every process calls this, all see the same folder, rank 0 writes it, and all
     return the same. The process group stays.
@@ -91,7 +93,6 @@ def train(settings: TrainSettings) -> TrainResult:
     precision = precision_here(settings.precision)
     out, say_tokens = Path(settings.out), TokenCount()
     with (
-        StopRequest() as stop,
         joined(
             precision=precision,
             accumulate=settings.accumulate,
@@ -111,7 +112,9 @@ def train(settings: TrainSettings) -> TrainResult:
                 on_progress=say_tokens if ranks.first else None,
             )
         )
-        return _Run(settings, data, ranks, precision, out).execute(stop)
+        # Not before: text that is being tokenized may be interrupted at any moment.
+        with StopRequest() as stop:
+            return _Run(settings, data, ranks, precision, out).execute(stop)
 
 
 class _Run:
@@ -143,8 +146,18 @@ class _Run:
     def execute(self, stop: StopRequest) -> TrainResult:
         """Do the run, with no other process in its folder."""
         with contextlib.ExitStack() as stack:
-            self.ranks.alone(lambda: stack.enter_context(exclusive(self.out)))
+
+            def enter() -> None:
+                self._folder(RunFolder.check)  # what is refused leaves nothing, not even a parent
+                stack.enter_context(exclusive(self.out))
+
+            self.ranks.alone(enter)
             return self._execute(stop)
+
+    def _folder(self, take: Callable[..., object]) -> None:
+        """Ask for the folder, in one of the ways of :class:`~polargrad.records.RunFolder`."""
+        settings = self.settings
+        take(self.out, self.identity, resume=settings.resume, overwrite=settings.overwrite)
 
     def _execute(self, stop: StopRequest) -> TrainResult:
         """Claim the folder, take the steps that are left, and close the run."""
@@ -177,10 +190,7 @@ class _Run:
 
         def claim() -> int | None:
             nonlocal contents
-            settings = self.settings
-            RunFolder.claim(
-                self.out, self.identity, resume=settings.resume, overwrite=settings.overwrite
-            )
+            self._folder(RunFolder.claim)
             contents = self.checkpoints.newest(self.identity)
             return None if contents is None else int(contents["step"])
 
