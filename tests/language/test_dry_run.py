@@ -128,3 +128,18 @@ def test_nothing_is_written_or_asked_for(tmp_path, monkeypatch):
     assert torch.equal(before, torch.get_rng_state())
     assert list(tmp_path.iterdir()) == []
     assert torch.empty(()).device.type == "cpu"
+
+
+def test_it_says_what_will_be_read_and_how_the_rate_runs():
+    settings = TrainSettings(
+        optimizer="adamw", preset="small", steps=100, schedule="cosine", batch=4, accumulate=3
+    )
+    plan = dry_run(settings)
+    assert plan.tokens == 4 * 3 * 256
+    assert str(plan).splitlines()[-4:] == [
+        "run",
+        "  data            the standard library's source, as a byte-level BPE of 4,096 tokens",
+        "  a step          4 windows of 256 tokens × 3 micro-batches, on each rank",
+        "  learning rate   cosine, 100 steps: times 0.05 at step 1, 0.99 at step 26, "
+        "0.691 at step 51, 0.222 at step 76, 0.000385 at step 100",
+    ]

@@ -35,6 +35,14 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
     assert (found["lr"], found["shape"]) == (0.1, [2, 3])
 
 
+def test_a_folder_whose_run_was_killed_before_all_else_is_taken(tmp_path):
+    """While the mark was written: what is left of it is nobody's."""
+    (tmp_path / ".settings.json.x7.part").write_text('{"wri')
+    assert RunFolder.claim(tmp_path, SETTINGS).path == tmp_path
+    with pytest.raises(RunFolderError, match="already holds this run"):
+        RunFolder.claim(tmp_path, SETTINGS)
+
+
 def test_the_same_run_is_taken_again_to_resume_it(taken):
     before = contents(taken)
     RunFolder.claim(taken, SETTINGS, resume=True)

@@ -174,8 +174,8 @@ def _schedule_in_words(settings: TrainSettings) -> str:
     """The schedule of a run, with its factor at a few steps."""
     factor, steps = settings.schedule_factor, settings.steps
     places = sorted({0, steps // 4, steps // 2, 3 * steps // 4, steps - 1})
-    values = ", ".join(f"{factor(place):.3g} at {place + 1}" for place in places)
-    return f"{settings.schedule}, {steps} steps: its share is {values}"
+    values = ", ".join(f"{factor(place):.3g} at step {place + 1}" for place in places)
+    return f"{settings.schedule}, {steps} steps: times {values}"
 
 
 def _data_in_words(settings: TrainSettings) -> str:
