@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from polargrad.records import read_records
+from training_runs import records
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
 WORKER = Path(__file__).with_name("killed_runs_worker.py")
 SUPPORT = Path(__file__).parents[1] / "support"
-MEASURED = {"seconds", "optimizer_seconds", "tokens_per_second", "peak_memory"}
 INTERVAL = 3
 
 
@@ -35,11 +33,6 @@ def killed_runs(folder, *, seed, count):
     )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "report.json").read_text())
-
-
-def records(out, name="records.jsonl"):
-    found = read_records(out / name)
-    return [{k: v for k, v in record.items() if k not in MEASURED} for record in found]
 
 
 def parameters(out):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from light_language import LightPreset
+from training_runs import records
 
 from polargrad.language import TrainSettings, train
 from polargrad.records import read_records
 
 WORKER = Path(__file__).with_name("two_ranks_worker.py")
 SUPPORT = Path(__file__).parents[1] / "support"
-MEASURED = {"seconds", "optimizer_seconds", "tokens_per_second", "peak_memory"}
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,6 @@ def alone(folder, out, **changes):
         "cache": folder / "cache",
     }
     return train(TrainSettings(**{**given, **changes}, out=out))
-
-
-def records(out):
-    found = read_records(out / "records.jsonl")
-    return [{k: v for k, v in record.items() if k not in MEASURED} for record in found]
 
 
 def assert_equal_to_rounding(one, other):
