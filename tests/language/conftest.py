@@ -66,6 +66,12 @@ def small():
 
 
 @pytest.fixture
+def tied():
+    """A preset whose head is its embedding."""
+    return ConfigPreset({**CONFIGURATION, "tie_word_embeddings": True}, context=16, batch=4)
+
+
+@pytest.fixture
 def text(tmp_path):
     """A text file of 12 kB with some structure to learn."""
     path = tmp_path / "text.txt"

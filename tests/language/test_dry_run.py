@@ -14,6 +14,7 @@ from polargrad.language.evaluation import language_model_loss
 from polargrad.language.models import ConfigPreset
 from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import build_model
+from polargrad.language.recipes import POLAR_METHODS
 from polargrad.optim.memory import step_bytes
 
 
@@ -25,6 +26,8 @@ def stepped(preset, settings):
         settings.optimizer,
         lr=settings.learning_rate,
         vector_lr=settings.vector_learning_rate,
+        embedding_lr=settings.embedding_learning_rate,
+        method=settings.polar_method,
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
     )
@@ -48,7 +51,17 @@ def test_memory_is_what_the_run_then_holds(kind, name):
     )
 
 
-@pytest.mark.parametrize("name", ["polargrad", "muon"])
+@pytest.mark.parametrize("method", POLAR_METHODS)
+def test_a_method_that_looks_at_values_is_planned_too(small, method):
+    settings = TrainSettings(preset=small, optimizer="polarmuon", method=method, steps=1)
+    plan = dry_run(settings)
+    _, optimizer = stepped(small, settings)
+    assert plan.step_bytes == step_bytes(optimizer)
+    real = {row.rule for row in pg.explain(optimizer).rows}
+    assert {row.rule for row in plan.routing.rows} == real
+
+
+@pytest.mark.parametrize("name", ["polargrad", "muon", "muon-polarsgdm", "symmetric"])
 def test_the_methods_are_those_of_the_run_and_not_of_the_meta_device(kind, name):
     settings = TrainSettings(preset=kind, optimizer=name, steps=1)
     _, optimizer = stepped(kind, settings)

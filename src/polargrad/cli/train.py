@@ -13,9 +13,18 @@ from typing import Annotated
 import tyro
 
 from polargrad.cli.exit_codes import INTERRUPTED
-from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run, rate_in_words, train
+from polargrad.language import (
+    DEFAULTS,
+    PRESETS,
+    RECIPES,
+    TrainSettings,
+    dry_run,
+    rate_in_words,
+    train,
+)
 from polargrad.language.data.opening import FIELD
 from polargrad.language.ranks import leave
+from polargrad.language.recipes import POLAR_METHODS
 from polargrad.language.schedules import DECAY_SHARES, SCHEDULES, WARMUP_STEPS
 from polargrad.language.settings import PRECISIONS
 
@@ -37,6 +46,22 @@ VECTOR_LR = tyro.conf.arg(
         if defaults.vector_lr is not None
     )
     + ", adamw as --lr)",
+)
+EMBEDDING_LR = tyro.conf.arg(
+    metavar="FLOAT",
+    help_behavior_hint="(default: "
+    + ", ".join(
+        f"{name} {defaults.embedding_lr:g}"
+        for name, defaults in DEFAULTS.items()
+        if defaults.embedding_lr is not None
+    )
+    + "; the others have none)",
+)
+METHOD = tyro.conf.arg(
+    metavar="{" + ",".join(POLAR_METHODS) + "}",
+    help_behavior_hint="(default: "
+    + ", ".join(f"{name} {recipe.method}" for name, recipe in RECIPES.items() if recipe.method)
+    + ")",
 )
 BATCH = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")
 SCHEDULE = tyro.conf.arg(metavar="{" + ",".join(SCHEDULES) + "}")
@@ -81,7 +106,7 @@ class Train:
     accumulate: int = 1
     """Micro-batches of a step, on each rank: a step has batch × accumulate × ranks windows."""
     optimizer: Annotated[str, OPTIMIZER] = "polargrad"
-    """Rule of the hidden matrices; adamw is the rule of everything."""
+    """Who steps what; all but adamw leave vectors to AdamW."""
     steps: int = 400
     """Number of steps of the whole run, which the schedule is made for."""
     seed: int = 0
@@ -89,7 +114,11 @@ class Train:
     lr: Annotated[float | None, LR] = None
     """Learning rate."""
     vector_lr: Annotated[float | None, VECTOR_LR] = None
-    """Learning rate of AdamW for embeddings, head and vectors."""
+    """Learning rate of AdamW, for vectors, and embeddings and head without a rule of their own."""
+    embedding_lr: Annotated[float | None, EMBEDDING_LR] = None
+    """Learning rate of embeddings and head where they have a rule of their own."""
+    method: Annotated[str | None, METHOD] = None
+    """How the polar factor of the hidden matrices is computed."""
     beta2: float = 0.95
     """Second beta of AdamW."""
     weight_decay: float = 0.0

@@ -15,6 +15,7 @@ from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
+from polargrad.linalg import NewtonSchulz, plain
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.memory import step_bytes
 from polargrad.optim.resolve import resolve
@@ -139,15 +140,16 @@ def dry_run(settings: TrainSettings) -> DryRun:
         settings.optimizer,
         lr=settings.learning_rate,
         vector_lr=settings.vector_learning_rate,
+        embedding_lr=settings.embedding_learning_rate,
+        method=settings.polar_method,
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
     )
     _choose_methods(optimizer)
     routing = condense(_routing(model, optimizer))
+    held = step_bytes(optimizer)
     parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    _step(optimizer, parameters)
     state = (value for entry in optimizer.state.values() for value in entry.values())
     return DryRun(
         name=preset.name,
@@ -157,7 +159,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         parameter_bytes=_bytes(parameters),
         gradient_bytes=_bytes(p.grad for p in parameters),
         state_bytes=_bytes(state),
-        step_bytes=step_bytes(optimizer),
+        step_bytes=held,
         tokens=preset.batch * settings.accumulate * preset.context,
         windows=(
             f"{preset.batch} windows of {preset.context} tokens × {settings.accumulate} "
@@ -197,6 +199,20 @@ def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
                     torch.empty(m, n, dtype=dtype, device="meta"),
                     device=training_device().type,
                 )
+
+
+def _step(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Take a step of zero gradients, which makes the state.
+
+    Its polar factors are computed by products alone: other methods look at values, which there are
+    none of, and the state does not depend on the method.
+    """
+    for group in optimizer.param_groups:
+        if group.get("rule") == "matrix":
+            group["method"] = plain(NewtonSchulz())
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
 
 
 def _routing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Explanation:

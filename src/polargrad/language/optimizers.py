@@ -1,40 +1,18 @@
-"""The optimizers of a training run by name, and their learning rates."""
+"""The optimizer of a training run, built from its recipe."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-MOMENTUM = 0.95
+from polargrad.language.recipes import MOMENTUM, POLAR_METHODS, Recipe, recipe_of
+from polargrad.optim import param_groups
+from polargrad.optim.routing import assign
+from polargrad.optim.routing.policies import has_own_unit
+
 VECTOR_BETA1 = 0.9
 VECTOR_EPS = 1e-8
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """Learning rates that a run takes unless it is given others.
-
-    Args:
-        lr: the learning rate; of the matrices, where they have a rule of their own. None for step
-            sizes that the run finds.
-        vector_lr: the learning rate of AdamW for embeddings, head and vectors; None for ``lr``.
-    """
-
-    lr: float | None
-    vector_lr: float | None
-
-
-# Preset tiny on the standard library, 400 steps, seed 0: the best of benchmarks/tiny_sweep.py over
-# both learning rates; of adamw the best with one for everything, as people use it. (It too is
-# better with a vector_lr of 3e-2.) The matrices of polargrad need none (docs/step_size.md); at a
-# given one 6e-2 is their best.
-DEFAULTS = {
-    "polargrad": Defaults(lr=None, vector_lr=3e-2),
-    "muon": Defaults(lr=1e-2, vector_lr=3e-2),
-    "adamw": Defaults(lr=1e-3, vector_lr=None),
-}
 
 
 def build_optimizer(
@@ -45,45 +23,138 @@ def build_optimizer(
     vector_lr: float | None,
     beta2: float,
     weight_decay: float,
+    embedding_lr: float | None = None,
+    method: str | None = None,
 ) -> torch.optim.Optimizer:
-    """Return the optimizer ``name`` for all parameters of ``model``.
+    r"""Return the optimizer ``name`` for all parameters of ``model``, in one object.
 
-    ``adamw`` updates everything with ``torch.optim.AdamW``: at ``lr``, or, given a ``vector_lr``,
-    hidden matrices at ``lr`` and the rest at ``vector_lr``. ``muon`` and ``polargrad`` update the
-    hidden matrices with momentum 0.95 and Nesterov's correction, at ``lr`` or, where that is None,
-    with step sizes that the run finds, and embeddings, head and vectors
-    with AdamW at ``vector_lr``. Betas of AdamW are (0.9, ``beta2``) everywhere, and the decoupled
-    ``weight_decay`` applies to every parameter.
+    ==================  =====================  ======================================  =======
+    name                hidden matrices        embedding, head                         vectors
+    ==================  =====================  ======================================  =======
+    ``adamw``           AdamW                  AdamW                                   AdamW
+    ``muon``            Muon                   AdamW                                   AdamW
+    ``polargrad``       PolarGrad              AdamW                                   AdamW
+    ``polarmuon``       PolarMuon              AdamW                                   AdamW
+    ``muon-polarsgdm``  Muon                   PolarSGDM with QDWH and momentum 0.5    AdamW
+    ``symmetric``       Muon, head by head     rows normalised, of the head (and of    AdamW
+                                               routers) about their mean
+    ==================  =====================  ======================================  =======
+
+    Hidden matrices have momentum 0.95 with Nesterov's correction and take ``lr``; where that is
+    None, step sizes that the run finds. Embedding and head take ``embedding_lr`` where they have a
+    rule of their own, and otherwise ``vector_lr`` with the vectors. A head that is the embedding is
+    stepped once, as an embedding. Routers take AdamW but in ``symmetric``. ``adamw`` alone takes
+    ``lr`` for everything, unless a ``vector_lr`` is given for all but the hidden matrices. Betas of
+    AdamW are (0.9, ``beta2``), and the decoupled ``weight_decay`` applies to every parameter, but
+    in ``symmetric`` to embedding, head and routers, which never decay there.
+
+    ``adamw`` is ``torch.optim.AdamW`` itself: an optimizer of ours holds a matrix at least. All
+    others are one optimizer of ours.
+
+    Args:
+        model: a language model, of any device.
+        name: a key of :data:`polargrad.language.recipes.RECIPES`.
+        lr: of the hidden matrices; None for step sizes that the run finds.
+        vector_lr: of what takes AdamW; None for ``lr`` with ``adamw``.
+        beta2: second beta of AdamW.
+        weight_decay: of every parameter.
+        embedding_lr: of embedding and head where they have a rule of their own.
+        method: how the polar factor of the hidden matrices is computed, a name of
+            :data:`polargrad.language.recipes.POLAR_METHODS`; None for the recipe's own.
 
     Raises:
-        ValueError: if the name is unknown or an optimizer refuses its settings.
-    """
-    if name not in DEFAULTS:
-        raise ValueError(f"unknown optimizer {name!r}: choose from {', '.join(DEFAULTS)}")
-    from polargrad.optim import Muon, PolarGrad, param_groups
+        ValueError: if the name is unknown, a learning rate is missing or would have no effect, or
+            an optimizer refuses its settings.
 
-    if name == "adamw":
-        if lr is None:
-            raise ValueError("lr of adamw must be a number, got None")
-        params: Any = model.parameters()
-        if vector_lr is not None:
-            params = [
-                {"params": g["params"], "lr": lr if g["rule"] == "matrix" else vector_lr}
-                for g in param_groups(model)
-            ]
-        betas = (VECTOR_BETA1, beta2)
-        return torch.optim.AdamW(
-            params, lr=lr, betas=betas, eps=VECTOR_EPS, weight_decay=weight_decay
-        )
+    Example:
+        >>> layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        >>> model = torch.nn.Sequential(*layers)
+        >>> options = {"lr": 0.01, "vector_lr": 0.03, "beta2": 0.95, "weight_decay": 0.0}
+        >>> optimizer = build_optimizer(model, "polarmuon", method="qdwh", **options)
+        >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
+        [('matrix', 0.01), ('adamw', 0.03)]
+
+    Source: arXiv 2505.21799, section 6.4 (``adamw``, ``muon``, ``muon-polarsgdm``) and its GPT-2
+    runs (``polarmuon``); arXiv 2605.18106, its published runs (``symmetric``).
+    """
+    recipe = recipe_of(name)
+    _check(name, recipe, lr=lr, embedding_lr=embedding_lr, method=method)
+    if recipe.preset is None:
+        return _adamw(model, lr, vector_lr, beta2=beta2, weight_decay=weight_decay)
     groups = param_groups(
         model,
+        policy=recipe.policy,
+        lrs=_own_rates(model, recipe, embedding_lr),
         vector_lr=vector_lr,
         vector_betas=(VECTOR_BETA1, beta2),
         vector_eps=VECTOR_EPS,
         vector_weight_decay=weight_decay,
     )
-    rule = Muon if name == "muon" else PolarGrad
-    return rule(groups, lr=lr, momentum=MOMENTUM, nesterov=True, weight_decay=weight_decay)
+    return recipe.preset(
+        groups,
+        lr=lr,
+        momentum=MOMENTUM,
+        weight_decay=weight_decay,
+        method=recipe.method if method is None else method,
+        **(recipe.options or {}),
+    )
+
+
+def _check(
+    name: str,
+    recipe: Recipe,
+    *,
+    lr: float | None,
+    embedding_lr: float | None,
+    method: str | None,
+) -> None:
+    """Raise ValueError for a setting that the recipe lacks, or has no use for."""
+    if recipe.preset is None and lr is None:
+        raise ValueError(f"lr of {name} must be a number, got None")
+    if method is not None and method not in POLAR_METHODS:
+        raise ValueError(f"method must be one of {', '.join(POLAR_METHODS)}, got {method!r}")
+    if method is not None and recipe.method is None:
+        raise ValueError(f"method={method!r} has no effect: {name} takes no polar factor")
+    own = recipe.defaults.embedding_lr is not None
+    if embedding_lr is not None and not own:
+        raise ValueError(
+            f"embedding_lr={embedding_lr:g} has no effect: {name} steps embedding and head with "
+            "AdamW, at vector_lr"
+        )
+    if embedding_lr is None and own:
+        raise ValueError(f"embedding_lr of {name} must be a number, got None")
+
+
+def _adamw(
+    model: torch.nn.Module,
+    lr: float | None,
+    vector_lr: float | None,
+    *,
+    beta2: float,
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """AdamW for everything: at one rate, or at another for all but the hidden matrices."""
+    params: Any = model.parameters()
+    if vector_lr is not None:
+        params = [
+            {"params": g["params"], "lr": lr if g["rule"] == "matrix" else vector_lr}
+            for g in param_groups(model)
+        ]
+    betas = (VECTOR_BETA1, beta2)
+    rate = 0.0 if lr is None else lr  # checked before
+    return torch.optim.AdamW(
+        params, lr=rate, betas=betas, eps=VECTOR_EPS, weight_decay=weight_decay
+    )
+
+
+def _own_rates(
+    model: torch.nn.Module, recipe: Recipe, embedding_lr: float | None
+) -> dict[str, float | torch.Tensor]:
+    """The learning rate of each role here that the policy steps in a unit of its own."""
+    if embedding_lr is None:
+        return {}
+    found = assign(model, policy=recipe.policy)
+    return {a.role: embedding_lr for a in found if has_own_unit(a.options)}
 
 
 def rate_in_words(lr: float | None) -> str:

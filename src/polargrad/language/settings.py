@@ -10,8 +10,8 @@ from typing import Any
 
 from polargrad.language.data.opening import FIELD, HUB
 from polargrad.language.models import ModelPreset
-from polargrad.language.optimizers import DEFAULTS
 from polargrad.language.presets import preset_of
+from polargrad.language.recipes import DEFAULTS, recipe_of
 from polargrad.language.schedules import DECAY_SHARES, WARMUP_STEPS, schedule_of
 
 # torch's generator takes 32 bits of a seed: two larger ones could be the same run.
@@ -24,7 +24,8 @@ class TrainSettings:
     """The settings of one training run.
 
     Args:
-        optimizer: "polargrad", "muon" or "adamw".
+        optimizer: "polargrad", "muon", "adamw", "polarmuon", "muon-polarsgdm" or "symmetric"
+            (:func:`polargrad.language.build_optimizer`).
         steps: number of steps of the whole run; decaying schedules reach zero at their end.
         out: the folder that the run writes, new or empty; None for a dry run alone.
         preset: name of the model and its batches, path of a configuration of transformers, or a
@@ -33,8 +34,12 @@ class TrainSettings:
         accumulate: micro-batches of a step on each rank, whose gradients are averaged.
         seed: seed of the initial parameters and of the batches, 0 to 2³² − 1.
         lr: learning rate; None takes the optimizer's default.
-        vector_lr: learning rate of embeddings, head and vectors; None takes the optimizer's
-            default, which for adamw is ``lr``.
+        vector_lr: learning rate of vectors, and of embeddings and head where these have no rule of
+            their own; None takes the optimizer's default, which for adamw is ``lr``.
+        embedding_lr: learning rate of embeddings and head where they have a rule of their own; None
+            takes the optimizer's default.
+        method: how the polar factor of the hidden matrices is computed; None takes the optimizer's
+            default.
         beta2: second beta of AdamW, in [0, 1).
         weight_decay: decoupled weight decay, for every parameter.
         schedule: a name of :data:`polargrad.language.schedules.SCHEDULES`.
@@ -80,6 +85,8 @@ class TrainSettings:
     seed: int = 0
     lr: float | None = None
     vector_lr: float | None = None
+    embedding_lr: float | None = None
+    method: str | None = None
     beta2: float = 0.95
     weight_decay: float = 0.0
     schedule: str = "linear"
@@ -102,10 +109,7 @@ class TrainSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.optimizer not in DEFAULTS:
-            raise ValueError(
-                f"unknown optimizer {self.optimizer!r}: choose from {', '.join(DEFAULTS)}"
-            )
+        recipe_of(self.optimizer)
         self._require_numbers()
         if self.precision not in PRECISIONS:
             raise ValueError(
@@ -126,7 +130,7 @@ class TrainSettings:
             _require(name, value, value is None or value >= 1, "at least 1")
         _require("watch_every", self.watch_every, self.watch_every >= 0, "at least 0")
         _require("seed", self.seed, 0 <= self.seed < SEEDS, "from 0 to 4294967295")
-        for name in ("lr", "vector_lr", "clip"):
+        for name in ("lr", "vector_lr", "embedding_lr", "clip"):
             value = getattr(self, name)
             allowed = value is None or (math.isfinite(value) and value > 0)
             _require(name, value, allowed, "positive and finite")
@@ -171,6 +175,17 @@ class TrainSettings:
         """``vector_lr``, or the optimizer's default."""
         return DEFAULTS[self.optimizer].vector_lr if self.vector_lr is None else self.vector_lr
 
+    @property
+    def embedding_learning_rate(self) -> float | None:
+        """``embedding_lr``, or the optimizer's default; None where it has no such rate."""
+        default = DEFAULTS[self.optimizer].embedding_lr
+        return default if self.embedding_lr is None else self.embedding_lr
+
+    @property
+    def polar_method(self) -> str | None:
+        """``method``, or the optimizer's default; None where it takes no polar factor."""
+        return recipe_of(self.optimizer).method if self.method is None else self.method
+
     def identity(
         self, digest: str, *, ranks: int = 1, precision: str | None = None
     ) -> dict[str, Any]:
@@ -196,6 +211,8 @@ class TrainSettings:
             "seed": self.seed,
             "lr": self.learning_rate,
             "vector_lr": self.vector_learning_rate,
+            "embedding_lr": self.embedding_learning_rate,
+            "method": self.polar_method,
             "beta2": self.beta2,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule,

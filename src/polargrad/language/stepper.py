@@ -74,6 +74,8 @@ class Stepper:
             settings.optimizer,
             lr=settings.learning_rate,
             vector_lr=settings.vector_learning_rate,
+            embedding_lr=settings.embedding_learning_rate,
+            method=settings.polar_method,
             beta2=settings.beta2,
             weight_decay=settings.weight_decay,
         )
