@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from polargrad.language.recipes import MOMENTUM, POLAR_METHODS, Recipe, recipe_of
+from polargrad.language.recipes import MOMENTUM, Recipe, check_recipe, recipe_of
 from polargrad.optim import param_groups
 from polargrad.optim.routing import assign
 from polargrad.optim.routing.policies import has_own_unit
@@ -77,8 +77,8 @@ def build_optimizer(
     Source: arXiv 2505.21799, section 6.4 (``adamw``, ``muon``, ``muon-polarsgdm``) and its GPT-2
     runs (``polarmuon``); arXiv 2605.18106, its published runs (``symmetric``).
     """
+    check_recipe(name, lr=lr, embedding_lr=embedding_lr, method=method)
     recipe = recipe_of(name)
-    _check(name, recipe, lr=lr, embedding_lr=embedding_lr, method=method)
     if recipe.preset is None:
         return _adamw(model, lr, vector_lr, beta2=beta2, weight_decay=weight_decay)
     groups = param_groups(
@@ -98,31 +98,6 @@ def build_optimizer(
         method=recipe.method if method is None else method,
         **(recipe.options or {}),
     )
-
-
-def _check(
-    name: str,
-    recipe: Recipe,
-    *,
-    lr: float | None,
-    embedding_lr: float | None,
-    method: str | None,
-) -> None:
-    """Raise ValueError for a setting that the recipe lacks, or has no use for."""
-    if recipe.preset is None and lr is None:
-        raise ValueError(f"lr of {name} must be a number, got None")
-    if method is not None and method not in POLAR_METHODS:
-        raise ValueError(f"method must be one of {', '.join(POLAR_METHODS)}, got {method!r}")
-    if method is not None and recipe.method is None:
-        raise ValueError(f"method={method!r} has no effect: {name} takes no polar factor")
-    own = recipe.defaults.embedding_lr is not None
-    if embedding_lr is not None and not own:
-        raise ValueError(
-            f"embedding_lr={embedding_lr:g} has no effect: {name} steps embedding and head with "
-            "AdamW, at vector_lr"
-        )
-    if embedding_lr is None and own:
-        raise ValueError(f"embedding_lr of {name} must be a number, got None")
 
 
 def _adamw(

@@ -10,7 +10,10 @@ from polargrad.linalg import METHODS
 from polargrad.optim import MatrixOptimizer, Muon, PolarGrad, PolarMuon
 from polargrad.optim.routing import POLICIES, Policy
 
-__all__ = ["DEFAULTS", "POLAR_METHODS", "RECIPES", "Defaults", "Recipe", "recipe_of"]
+__all__ = [
+    *("DEFAULTS", "MOMENTUM", "POLAR_METHODS", "RECIPES", "Defaults", "Recipe"),
+    *("check_recipe", "recipe_of"),
+]
 
 MOMENTUM = 0.95
 # The ways to the polar factor that a name alone describes: a randomized SVD needs its rank.
@@ -54,6 +57,7 @@ class Recipe:
         options: of the preset, beside momentum 0.95 and decay.
         policy: which other role takes a rule of its own.
         method: of the polar factor of the hidden matrices; None where there is none.
+        vector_lr_centre: where a search of the second rate begins if a run has none by default.
     """
 
     title: str
@@ -62,6 +66,7 @@ class Recipe:
     options: Mapping[str, Any] | None = None
     policy: str | Policy = "muon"
     method: str | None = None
+    vector_lr_centre: float | None = None
 
     @property
     def second_rate(self) -> str:
@@ -69,10 +74,11 @@ class Recipe:
         return "vector_lr" if self.defaults.embedding_lr is None else "embedding_lr"
 
 
-# The learning rates: preset tiny on the standard library, 400 steps, seed 0: the best of
-# benchmarks/tiny_sweep.py over both rates; of adamw the best with one for everything, as people use
-# it. (It too is better with a vector_lr of 3e-2.) The matrices of polargrad need none
-# (docs/step_size.md); at a given one 6e-2 is their best.
+# The learning rates: preset tiny on the standard library, seed 0. Of polargrad, muon and adamw the
+# best of benchmarks/tiny_sweep.py over both rates in 400 steps; of adamw with one for everything,
+# as people use it. (It too is better with a vector_lr of 3e-2.) The matrices of polargrad need none
+# (docs/step_size.md); at a given one 6e-2 is their best, which polarmuon takes over. Of
+# muon-polarsgdm and symmetric the best of a sweep of 120 steps (docs/pretraining.md).
 RECIPES: dict[str, Recipe] = {
     "polargrad": Recipe(
         "PolarGrad",
@@ -88,7 +94,7 @@ RECIPES: dict[str, Recipe] = {
         {"nesterov": True, "tol": 0.11},
         method="newton_schulz",
     ),
-    "adamw": Recipe("AdamW", Defaults(lr=1e-3, vector_lr=None)),
+    "adamw": Recipe("AdamW", Defaults(lr=1e-3, vector_lr=None), vector_lr_centre=3e-2),
     "polarmuon": Recipe(
         "PolarMuon",
         Defaults(lr=6e-2, vector_lr=3e-2),
@@ -98,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "muon-polarsgdm": Recipe(
         "Muon + PolarSGDM",
-        Defaults(lr=1e-2, vector_lr=3e-2, embedding_lr=3e-1),
+        Defaults(lr=2e-2, vector_lr=3e-2, embedding_lr=5e-2),
         Muon,
         {"nesterov": True, "tol": 0.11},
         policy="paper-embedding",
@@ -106,7 +112,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "symmetric": Recipe(
         "symmetric map",
-        Defaults(lr=1e-2, vector_lr=3e-2, embedding_lr=3e-2),
+        Defaults(lr=2e-2, vector_lr=3e-2, embedding_lr=1e-2),
         Muon,
         {"nesterov": True, "tol": 0.11},
         policy=SYMMETRIC,
@@ -129,3 +135,31 @@ def recipe_of(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown optimizer {name!r}: choose from {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def check_recipe(
+    name: str, *, lr: float | None, embedding_lr: float | None, method: str | None
+) -> None:
+    """Check the settings of an optimizer that not every optimizer has, given or by default.
+
+    Raises:
+        ValueError: if the optimizer is unknown, or lacks one of them, or has no use for it.
+
+    Example:
+        >>> check_recipe("muon-polarsgdm", lr=0.01, embedding_lr=0.3, method="qdwh")
+    """
+    recipe = recipe_of(name)
+    if recipe.preset is None and lr is None:
+        raise ValueError(f"lr of {name} must be a number, got None")
+    if method is not None and method not in POLAR_METHODS:
+        raise ValueError(f"method must be one of {', '.join(POLAR_METHODS)}, got {method!r}")
+    if method is not None and recipe.method is None:
+        raise ValueError(f"method={method!r} has no effect: {name} takes no polar factor")
+    own = recipe.second_rate == "embedding_lr"
+    if embedding_lr is not None and not own:
+        raise ValueError(
+            f"embedding_lr={embedding_lr:g} has no effect: {name} steps embedding and head with "
+            "AdamW, at vector_lr"
+        )
+    if embedding_lr is None and own:
+        raise ValueError(f"embedding_lr of {name} must be a number, got None")

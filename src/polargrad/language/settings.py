@@ -11,7 +11,7 @@ from typing import Any
 from polargrad.language.data.opening import FIELD, HUB
 from polargrad.language.models import ModelPreset
 from polargrad.language.presets import preset_of
-from polargrad.language.recipes import DEFAULTS, recipe_of
+from polargrad.language.recipes import DEFAULTS, check_recipe, recipe_of
 from polargrad.language.schedules import DECAY_SHARES, WARMUP_STEPS, schedule_of
 
 # torch's generator takes 32 bits of a seed: two larger ones could be the same run.
@@ -110,6 +110,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         recipe_of(self.optimizer)
+        check_recipe(
+            self.optimizer,
+            lr=self.learning_rate,
+            embedding_lr=self.embedding_learning_rate,
+            method=self.method,
+        )
         self._require_numbers()
         if self.precision not in PRECISIONS:
             raise ValueError(

@@ -77,3 +77,22 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Let :func:`peak_memory` count from now on, on a GPU and on Linux; elsewhere nothing happens.
+
+    Returns:
+        Whether it does.
+
+    Example:
+        >>> _ = reset_peak_memory(torch.device("cpu"))
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # another system, or a container that does not allow it
+        return False
+    return True
