@@ -33,6 +33,12 @@ COMMANDS = {
     "train": Command(
         "polargrad.cli.train", "Train", "language", "pre-train a language model on text"
     ),
+    "sweep": Command(
+        "polargrad.cli.sweep",
+        "Sweep",
+        "language",
+        "compare optimizers on a language model, each at its best learning rates",
+    ),
     "impute": Command(
         "polargrad.cli.impute", "Impute", "estimators", "fill the gaps of a table or of triples"
     ),

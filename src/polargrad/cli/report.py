@@ -10,7 +10,7 @@ from polargrad.experiments.paper_report import Sources, write_paper_report
 
 @dataclass(frozen=True)
 class Report:
-    """Bring the results of reproduce, theory, sensitivity and insights together in one report.
+    """Bring the results of reproduce, theory, sensitivity, insights and sweep together.
 
     Nothing is run. The table of the paper's claims comes first: claim, evidence, verdict, and the
     command that shows it. Parts that were not run are left out. Writes report.html, one file with
@@ -27,6 +27,8 @@ class Report:
     """Folder of `polargrad sensitivity`; sensitivity in OUT by default."""
     insights: Path | None = None
     """Folder of `polargrad insights`; insights in OUT by default."""
+    pretraining: Path | None = None
+    """Folder of `polargrad sweep`; sweep in OUT by default."""
 
     def run(self) -> int:
         """Write the report, say where it is, and return the exit code."""
@@ -35,6 +37,7 @@ class Report:
             theory=self.theory or self.out / "theory",
             sensitivity=self.sensitivity or self.out / "sensitivity",
             insights=self.insights or self.out / "insights",
+            pretraining=self.pretraining or self.out / "sweep",
         )
         print(f"report: {write_paper_report(self.out, sources)}")
         return 0

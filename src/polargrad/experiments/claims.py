@@ -67,19 +67,7 @@ def judge(evidence: Evidence) -> list[Claim]:
                 found.append(Claim(statement, lacking, NOT_TESTED, command))
             else:
                 found.append(judged_by(statement, results, command))
-    return [*found, *evidence.judged, *_ELSEWHERE]
-
-
-# Named by the paper, and not a matter of these commands.
-_ELSEWHERE = (
-    Claim(
-        "Language-model pre-training: PolarSGDM on embedding and head beside Muon beats Muon with "
-        "AdamW there, and PolarMuon matches or beats Muon (6.4, GPT-2)",
-        "an independent replication found AdamW on embedding and head better",
-        NOT_TESTED,
-        "none yet",
-    ),
-)
+    return [*found, *evidence.judged]
 
 
 def _outperforms(statement: str, results: Results, command: str) -> Claim:

@@ -14,6 +14,8 @@ from polargrad.experiments.insights.figures import (
     WARMUP_FIGURE,
 )
 from polargrad.experiments.insights.verdict import read_insights
+from polargrad.experiments.pretraining.report import SUMMARY, Sweep, results_section
+from polargrad.experiments.pretraining.verdicts import COMMAND, judge_pretraining
 from polargrad.experiments.report import (
     claims_section,
     commands_section,
@@ -25,6 +27,7 @@ from polargrad.experiments.reproduce import EXPERIMENTS, choose, finished_experi
 from polargrad.experiments.results import Results
 from polargrad.experiments.sensitivity.results import read_sensitivity
 from polargrad.experiments.theory.run import read_checks
+from polargrad.records import read_json
 from polargrad.records.document import Block, Heading, Paragraph, Picture, Table
 
 REPORT = "report"
@@ -47,12 +50,14 @@ class Sources:
         theory: of ``polargrad theory``, or None to leave it out.
         sensitivity: of ``polargrad sensitivity``, or None.
         insights: of ``polargrad insights``, or None.
+        pretraining: of ``polargrad sweep``, or None.
     """
 
     reproduce: Path
     theory: Path | None = None
     sensitivity: Path | None = None
     insights: Path | None = None
+    pretraining: Path | None = None
 
 
 def check_report(folder: Path) -> None:
@@ -132,7 +137,8 @@ def _judged_elsewhere(sources: Sources) -> tuple[list[Claim], list[Block]]:
             continue
         claims += more_claims
         blocks += more_blocks
-    return claims, blocks
+    more_claims, more_blocks = _pretraining(sources.pretraining)
+    return [*claims, *more_claims], [*blocks, *more_blocks]
 
 
 def _theory(folder: Path) -> tuple[list[Claim], list[Block]]:
@@ -193,6 +199,20 @@ def _insights(folder: Path) -> tuple[list[Claim], list[Block]]:
     return [verdict.as_claim() for verdict in verdicts], blocks
 
 
+def _pretraining(folder: Path | None) -> tuple[list[Claim], list[Block]]:
+    """The claims on language models, which are not tested where there was no sweep."""
+    if folder is None or not (folder / SUMMARY).exists():
+        return judge_pretraining([]), []
+    sweep = Sweep.read(folder)
+    if not any(candidate.curves for candidate in sweep.candidates):
+        return sweep.claims, []
+    return sweep.claims, [
+        Heading("Language-model pre-training"),
+        Paragraph(f"{sweep.scale}; the report of `polargrad sweep` has the search."),
+        *results_section(sweep, heading=False),
+    ]
+
+
 def _commands(found: dict[str, Results], sources: Sources) -> dict[str, str]:
     """What makes each part again."""
     commands = {results.settings["title"]: results.command for results in found.values()}
@@ -203,6 +223,14 @@ def _commands(found: dict[str, Results], sources: Sources) -> dict[str, str]:
         "the theory": (sources.theory, "polargrad theory"),
         "the learning rates": (sources.sensitivity, "polargrad sensitivity all"),
         "the language model": (sources.insights, "polargrad insights"),
+        "language-model pre-training": (sources.pretraining, _sweep_command(sources.pretraining)),
     }
     commands |= {what: command for what, (folder, command) in more.items() if folder is not None}
     return commands
+
+
+def _sweep_command(folder: Path | None) -> str:
+    """The command of the sweep in a folder, or that of the one that is meant."""
+    if folder is None or not (folder / SUMMARY).exists():
+        return COMMAND
+    return str(read_json(folder / SUMMARY).get("command", COMMAND))

@@ -52,17 +52,21 @@ def write_report(folder: Path, name: str, title: str, blocks: Sequence[Block]) -
     return page
 
 
-def claims_section(claims: Sequence[Claim]) -> list[Block]:
-    """Return the table of claims, one row each."""
+# How the claims on matrix problems are judged.
+CLAIMS_NOTE = (
+    "Medians over the seeds, and ranges in brackets. Steps are counted to where the sampled metric "
+    "first falls below the bound."
+)
+
+
+def claims_section(claims: Sequence[Claim], note: str = CLAIMS_NOTE) -> list[Block]:
+    """Return the table of claims, one row each, with a word on how they are judged."""
     rows = [
         [claim.claim, claim.evidence, claim.judgement, f"`{claim.command}`"] for claim in claims
     ]
     return [
         Heading("The paper's claims"),
-        Paragraph(
-            "Medians over the seeds, and ranges in brackets. Steps are counted to where the "
-            "sampled metric first falls below the bound."
-        ),
+        Paragraph(note),
         Table(["claim", "our evidence", "verdict", "command"], rows, text=True),
     ]
 
