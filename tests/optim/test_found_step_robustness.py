@@ -108,3 +108,37 @@ def test_an_objective_that_is_steeper_than_any_quadratic(power):
         values.append(loss.item())
     assert all(map(math.isfinite, values))
     assert values[-1] < 1e-6 * values[0]
+
+
+def network_end(lr, momentum, steps=600):
+    """The error of a network with tanh that has learnt another one, without warmup."""
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 4)).requires_grad_(False)
+    for p in teacher.parameters():
+        p.mul_(2.0)
+    layers = (nn.Linear(32, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
+    network = nn.Sequential(*layers)
+    groups = pg.param_groups(network, vector_lr=3e-3)
+    optimizer = pg.PolarGrad(groups, lr, momentum=momentum, nesterov=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: min(1.0, (steps - k) / (0.4 * steps))
+    )
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(steps):
+        x = torch.randn(256, 32, generator=generator)
+        optimizer.zero_grad()
+        (network(x) - teacher(x)).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        x = torch.randn(4096, 32, generator=generator)
+        return float((network(x) - teacher(x)).square().mean())
+
+
+@pytest.mark.parametrize("momentum", [0.8, 0.95])
+def test_a_network_is_not_spoilt_by_its_first_steps(momentum):
+    """At most six times the error of the best rate of a sweep; a reach of 2(1 − β) gave twelve.
+
+    Rates of 0.03, 0.1, 0.3, 1, 3 end at 0.041, 0.014, 0.0022, 0.0010, 0.011 (momentum 0.95).
+    """
+    assert network_end(None, momentum) < 6.0 * network_end(1.0, momentum)

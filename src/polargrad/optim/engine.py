@@ -101,7 +101,7 @@ class MatrixOptimizer(Optimizer):
         weight_decay: λ. With the dual norm as magnitude refused where γλ ≥ 0.1.
         decay_per_step: λ' in [0, 1): multiplies by (1 − λ'·lr/initial lr) instead, which follows
             the schedule but not the unit of γ.
-        first_step: with lr=None, the size of the first step in the norm; None for 0.01 of the root
+        first_step: with lr=None, the size of the first step in the norm; None for 0.05 of the root
             mean square of each matrix's singular values.
         step_rate: with lr=None, η, by which a step size follows; None for 0.1.
         max_dual_norm: clips each matrix's signal to this dual norm; None for no bound.

@@ -36,14 +36,15 @@ REACH = "step_size_reach"
 FOUND_KEYS = (LAST, SIZE, EVIDENCE, REACH)
 # Of the last direction only an angle is asked: rounding it turns that by less than noise does.
 LAST_DTYPE = torch.bfloat16
-# The first size, as a share of the root mean square of the singular values; of a matrix that is
-# zero, as a number.
-FIRST_SHARE = 0.01
+# The first size, as a share of the root mean square of the singular values, and of a matrix that is
+# zero, as a number. It is the reach at momentum 0.95: a network loses the steps in which a smaller
+# one grows.
+FIRST_SHARE = 0.05
 FIRST_OF_ZERO = 0.01
 # What a momentum remembers of steps of the size to which one may double goes this many times as far
 # as the matrix is large. Steps after the first are no longer than that to begin with: a network
-# does not win back what it loses there.
-FARTHEST = 2.0
+# does not win back what it loses there. At 2 one with tanh ends at four times the loss.
+FARTHEST = 1.0
 
 
 def step_size(group: Mapping[str, Any]) -> Tensor | float:
@@ -106,7 +107,7 @@ def start_step_size(group: Mapping[str, Any], p: Tensor, view: View, own: dict[s
     reach = torch.where(lengths > 0, reach, math.inf)
     first = group["first_step"]
     if first is None:
-        sizes = torch.where(lengths > 0, FIRST_SHARE * lengths, FIRST_OF_ZERO)
+        sizes = torch.where(lengths > 0, FIRST_SHARE * lengths, FIRST_OF_ZERO).minimum(reach)
     else:
         sizes = reach.clamp(max=first)
     own[LAST] = torch.zeros_like(p, dtype=LAST_DTYPE, memory_format=torch.preserve_format)
