@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from polargrad.distributed import is_distributed
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.buffers import BUFFER, buffer_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.hypergradient import COLUMNS
-from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
+from polargrad.optim.matrix import STEP
 from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
@@ -108,7 +110,8 @@ def _current(view: dict[str, Any]) -> dict[str, Any]:
 
 def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, Tensor]:
     """The state that a parameter has, without its numbers: what is allowed of a loaded one."""
-    example = parameter.detach().to("meta")
+    # Of the whole shape, also where processes hold parts of it.
+    example = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
     if group["rule"] == "adamw":
         return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
@@ -139,10 +142,25 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
             if not isinstance(value, Tensor):
                 continue
             dtype = expected[key].dtype if key in expected else value.dtype
-            value = value.to(parameter.device, dtype, copy=True)
+            value = _placed_as(parameter, value.to(parameter.device, dtype, copy=True))
             # torch's fused kernel is wrong for moments that are not (see vector.py).
             plain = key in STATE and group["rule"] == "adamw"
             optimizer.state[parameter][key] = value.contiguous() if plain else value
+
+
+def _placed_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A whole tensor of the shape of a DTensor, sharded as that is; any other itself."""
+    if not is_distributed(parameter) or is_distributed(value) or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    # All processes have loaded it, so nothing has to be sent.
+    return distribute_tensor(
+        value,
+        parameter.device_mesh,  # type: ignore[attr-defined]
+        parameter.placements,  # type: ignore[attr-defined]
+        src_data_rank=None,
+    )
 
 
 def migrate(group: dict[str, Any], defaults: dict[str, Any]) -> None:
