@@ -51,10 +51,24 @@ class Model(nn.Module):
         self.double()
 
 
-def weights(seed=0):
+class Large(nn.Module):
+    """Matrices of which the numbers beside them are nothing, and which divide evenly by four."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = [(64, 48), (96, 32), (32, 96), (64, 48), (128, 16), (64, 48), (48, 64), (64, 64)]
+        self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
+        self.double()
+
+
+def weights(model=Model, dtype=torch.float64):
     """Parameters by name, as they are on one device."""
-    torch.manual_seed(seed)
-    return {name: torch.randn_like(p) for name, p in Model().named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: p.shape for name, p in model().named_parameters()}
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        for name, shape in shapes.items()
+    }
 
 
 class Laid:
@@ -66,16 +80,18 @@ class Laid:
         process_group: for the optimizer.
     """
 
-    def __init__(self, layout):
-        model = Model()
+    def __init__(self, layout, model=Model, dtype=torch.float64):
+        kind, model = model, model()
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.arange(p.numel()).view(p.shape))
         self.process_group = LAYOUTS[layout](model)
-        self.model, self.parameters = model, dict(model.named_parameters())
+        self.parameters = dict(model.named_parameters())
         # The layout itself has told where each entry goes.
         self.index = {name: held(p).round().long().flatten() for name, p in self.parameters.items()}
-        self.set({name: x for name, x in weights().items()})
+        model.to(dtype)
+        self.parameters = dict(model.named_parameters())
+        self.set(weights(kind, dtype))
 
     def part(self, name, whole):
         """What this process holds of a whole tensor."""
@@ -124,29 +140,27 @@ def groups_of(parameters):
     matrices = [(name, p) for name, p in parameters.items() if p.ndim > 1]
     vectors = [(name, p) for name, p in parameters.items() if p.ndim < 2]
     views = [VIEWS.get(name, {"kind": "whole"}) for name, _ in matrices]
-    return [
-        {"params": matrices, "rule": "matrix", "views": views},
-        {"params": vectors, "rule": "adamw", "lr": 0.1},
-    ]
+    groups = [{"params": matrices, "rule": "matrix", "views": views}]
+    return groups + [{"params": vectors, "rule": "adamw", "lr": 0.1}] * bool(vectors)
 
 
-def gradients(step, missing=()):
+def gradients(step, missing=(), model=Model, dtype=torch.float64):
     """The gradients of a step, the same everywhere."""
     generator = torch.Generator().manual_seed(1000 + step)
-    shapes = {name: p.shape for name, p in Model().named_parameters()}
+    shapes = {name: p.shape for name, p in model().named_parameters()}
     found = {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64)
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
         for name, shape in shapes.items()
     }
     return {name: None if name in missing else g for name, g in found.items()}
 
 
-def alone(make, steps, missing=()):
+def alone(make, steps, missing=(), model=Model):
     """The parameters after some steps on one device."""
-    parameters = {name: nn.Parameter(x) for name, x in weights().items()}
+    parameters = {name: nn.Parameter(x) for name, x in weights(model).items()}
     optimizer = make(groups_of(parameters))
     for step in range(steps):
-        for name, g in gradients(step, missing).items():
+        for name, g in gradients(step, missing, model).items():
             parameters[name].grad = g
         optimizer.step()
     return {name: p.detach() for name, p in parameters.items()}, optimizer

@@ -1,9 +1,18 @@
 """What processes do together in the tests: cases for ``ranks.launch``."""
 
+import os
+import time
+import warnings
+
 import layouts
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import polargrad as pg
 from polargrad import optim
+from polargrad.errors import CollectiveError, NonFiniteError
 
 PRESETS = {
     "PolarGrad": (pg.PolarGrad, {"lr": 0.05, "weight_decay": 0.1}),
@@ -20,7 +29,7 @@ PRESETS = {
     "Muon": (pg.Muon, {"lr": 0.02}),
     "Muon, quintic": (pg.Muon, {"lr": 0.02, "method": "newton_schulz"}),
     "MatrixSignDescent": (optim.MatrixSignDescent, {"lr": 0.02}),
-    "SSD": (optim.SSD, {"lr": 0.02}),
+    "SSD": (optim.SSD, {"lr": 0.02, "rank": 1}),
     "OneSidedPolarGrad": (optim.OneSidedPolarGrad, {"lr": 0.02, "side": "right"}),
     "HybridPolarGrad": (optim.HybridPolarGrad, {"lr": 0.02}),
     "RowNorm": (optim.RowNorm, {"lr": 0.02}),
@@ -51,3 +60,213 @@ def updates(layout, preset, steps=1, missing=()):
         float((wholes[name] - begun[name]).abs().amax()) for name in begun if name not in missing
     )
     return *laid.distance(wholes), moved
+
+
+def shards_as_matrices(layout):
+    """What comes out where each process takes its shards for matrices, as peers have done."""
+    laid = layouts.Laid(layout)
+    parts = {name: nn.Parameter(layouts.held(p)) for name, p in laid.parameters.items()}
+    parts = {name: p for name, p in parts.items() if p.ndim == 2 and p.numel()}
+    optimizer = pg.PolarGrad([{"params": list(parts.items())}], lr=0.05, momentum=0.0)
+    for name, g in layouts.gradients(0).items():
+        if name in parts:
+            parts[name].grad = laid.part(name, g)
+    optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: pg.PolarGrad(groups, lr=0.05, momentum=0.0), 1)
+    return max(float((p - laid.part(name, wholes[name])).abs().max()) for name, p in parts.items())
+
+
+def products(layout, preset):
+    """The multiplications of a step: of this process, and of one alone."""
+    laid = layouts.Laid(layout)
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    laid.set_gradients(layouts.gradients(0))
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    with FlopCounterMode(display=False) as whole:
+        layouts.alone(lambda groups: made(preset, groups), 1)
+    return counter.get_total_flops(), whole.get_total_flops()
+
+
+class Sent:
+    """Counts the bytes that this process sends to others, by wrapping the collectives."""
+
+    def __init__(self):
+        self.bytes, self.calls = 0, []
+
+    def __enter__(self):
+        self.kept = dist.all_to_all_single, dist.broadcast, dist.all_reduce
+        exchange, broadcast, reduce = self.kept
+        me = dist.get_rank()
+
+        def counted_exchange(output, given, out_sizes, sizes, group=None, async_op=False):
+            self.calls.append("all_to_all_single")
+            mine = sizes[dist.get_rank(group)]
+            self.bytes += (sum(sizes) - mine) * given.element_size()
+            return exchange(output, given, out_sizes, sizes, group=group, async_op=async_op)
+
+        def counted_broadcast(tensor, source, group=None, async_op=False):
+            self.calls.append("broadcast")
+            if source == me:
+                self.bytes += tensor.nbytes * (dist.get_world_size(group) - 1)
+            return broadcast(tensor, source, group=group, async_op=async_op)
+
+        def counted_reduce(tensor, *more, **options):
+            self.calls.append("all_reduce")
+            return reduce(tensor, *more, **options)
+
+        dist.all_to_all_single = counted_exchange
+        dist.broadcast, dist.all_reduce = counted_broadcast, counted_reduce
+        return self
+
+    def __exit__(self, *error):
+        dist.all_to_all_single, dist.broadcast, dist.all_reduce = self.kept
+
+
+def sent(layout, preset="PolarGrad, svd", large=True, only=None):
+    """The bytes that this process sends in its second step, and the collectives that it calls."""
+    model = layouts.Large if large else layouts.Model
+    laid = layouts.Laid(layout, model)
+    if only is not None:
+        laid.parameters = {only: laid.parameters[only]}
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    for step in range(2):
+        laid.set_gradients(layouts.gradients(step, model=model))
+        with Sent() as counted:
+            optimizer.step()
+    return counted.bytes, counted.calls
+
+
+def nonfinite(layout, mode, name="tall.weight", entry=0):
+    """One entry of one gradient is not finite, on the processes that hold it alone."""
+    laid = layouts.Laid(layout)
+    optimizer = made(
+        "PolarGrad, found", laid.groups(), process_group=laid.process_group, nonfinite=mode
+    )
+    laid.set_gradients(layouts.gradients(0))
+    optimizer.step()
+    before = {n: layouts.held(p).clone() for n, p in laid.parameters.items()}
+    spoilt = layouts.gradients(1)
+    spoilt[name].view(-1)[entry] = float("nan")
+    laid.set_gradients(spoilt)
+    message = ""
+    try:
+        optimizer.step()
+    except NonFiniteError as error:
+        message = str(error)
+    same = all(torch.equal(layouts.held(p), before[n]) for n, p in laid.parameters.items())
+    laid.set_gradients(layouts.gradients(2))
+    optimizer.step()
+    after = layouts.held(laid.parameters["tall.weight"])
+    return same, optimizer.skipped_steps, message, not torch.equal(after, before["tall.weight"])
+
+
+def different(layout, kind):
+    """The last process has its parameters in another order, or another set of gradients."""
+    laid = layouts.Laid(layout)
+    last = dist.get_rank() == dist.get_world_size() - 1
+    groups = laid.groups()
+    if kind == "order" and last:
+        for key in ("params", "views"):
+            groups[0][key] = groups[0][key][::-1]
+    optimizer = made("PolarGrad", groups, process_group=laid.process_group)
+    laid.set_gradients(layouts.gradients(0))
+    if kind == "gradient" and last:
+        laid.parameters["wide.weight"].grad = None
+    try:
+        optimizer.step()
+    except CollectiveError as error:
+        return str(error)
+    return ""
+
+
+def copies_agree(layout, preset="PolarGrad"):
+    """In bfloat16 with stochastic rounding: what each process holds, to be compared with copies."""
+    laid = layouts.Laid(layout, dtype=torch.bfloat16)
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group, rounding="stochastic")
+    for step in range(3):
+        laid.set_gradients(layouts.gradients(step, dtype=torch.bfloat16))
+        optimizer.step()
+    return {
+        name: (laid.index[name], layouts.held(p).float().flatten())
+        for name, p in laid.parameters.items()
+        if p.ndim > 1
+    }
+
+
+class Tied(nn.Module):
+    """A language model whose embedding and head are one matrix."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 6)
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 6)
+        self.head = nn.Linear(6, 11, bias=False)
+        self.head.weight = self.embedding.weight
+        self.double()
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+def trained_and_tied(steps=3):
+    """Losses of a routed, tied model under fully_shard with its own backward, and of one alone."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+
+    def losses(module, tokens):
+        optimizer = pg.PolarGrad(pg.param_groups(module, vector_lr=0.01))  # the size is found
+        found = []
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(module(tokens), tokens.roll(1))
+            loss.backward()
+            optimizer.step()
+            found.append(float(loss.detach()))
+        return found
+
+    tokens = torch.arange(11).repeat(size)
+    module = Tied()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about a view that the forward returns
+        layouts.by_rows(module)
+        mine = losses(module, tokens[11 * rank : 11 * (rank + 1)])
+    return mine, losses(Tied(), tokens[:11])
+
+
+def dies(layout, after):
+    """The last process ends in the middle of a step; what the others are told."""
+    laid = layouts.Laid(layout)
+    optimizer = made("PolarGrad", laid.groups(), process_group=laid.process_group)
+    for step in range(after + 1):
+        laid.set_gradients(layouts.gradients(step))
+        if step == after and dist.get_rank() == dist.get_world_size() - 1:
+            _die_at_the_next_exchange()
+        began = time.monotonic()
+        try:
+            optimizer.step()
+        except CollectiveError as error:
+            return str(error), time.monotonic() - began
+    return "", 0.0
+
+
+def _die_at_the_next_exchange():
+    """As a process that is killed: without a word."""
+
+    def end(*arguments, **options):
+        os._exit(9)
+
+    dist.all_to_all_single = dist.broadcast = end
+
+
+def is_late(layout, seconds):
+    """The last process comes late, but within the time limit: nothing but time is lost."""
+    laid = layouts.Laid(layout)
+    optimizer = made("PolarGrad", laid.groups(), process_group=laid.process_group)
+    laid.set_gradients(layouts.gradients(0))
+    if dist.get_rank() == dist.get_world_size() - 1:
+        time.sleep(seconds)
+    optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad", groups), 1)
+    return laid.distance(wholes)[0]

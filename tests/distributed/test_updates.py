@@ -1,0 +1,100 @@
+"""The update of many processes is that of one: on every layout, for every preset, in float64."""
+
+import layouts
+import pytest
+from shared_cases import PRESETS
+
+EXACT = 1e-12
+MAIN = ("PolarGrad", "PolarGrad, found", "Muon")
+QUICK = ("PolarGrad, found", "Muon")
+FEW = [(layout, preset, 2) for layout in layouts.LAYOUTS for preset in QUICK]
+FEW += [("fully_shard", preset, 2) for preset in PRESETS if preset not in QUICK]
+OF_TWO = ("replicated", "fully_shard", "fully_shard, last dimension", "tensor parallel")
+MANY = [(layout, preset, 20) for layout in layouts.LAYOUTS for preset in PRESETS]
+
+
+def checked(results):
+    """The largest distance over the processes, of a step that has changed every parameter."""
+    for distance, name, moved in results:
+        assert moved > 1e-4
+        assert distance < EXACT, name
+
+
+def cases_of(tried):
+    return [
+        ("updates", {"layout": layout, "preset": preset, "steps": steps})
+        for layout, preset, steps in tried
+    ]
+
+
+MISSING = ("tall.weight", "wide.bias", "conv.weight")
+GAPS = [
+    ("updates", {"layout": layout, "preset": "PolarGrad", "missing": MISSING})
+    for layout in ("replicated", "hybrid")
+]
+CUT = [("shards_as_matrices", {"layout": layout}) for layout in ("fully_shard", "tensor parallel")]
+TIED = ("trained_and_tied", {})
+ROUNDED = ("copies_agree", {"layout": "hybrid"})
+
+
+@pytest.fixture(scope="module")
+def few(run):
+    """All layouts with the main presets, all presets on one layout, and what needs no launch."""
+    cases = [*cases_of(FEW), *GAPS, *CUT, TIED, ROUNDED]
+    return dict(zip(map(str, cases), run(4, cases), strict=True))
+
+
+@pytest.mark.parametrize(("layout", "preset", "steps"), FEW)
+def test_the_update_is_that_of_one_device(few, layout, preset, steps):
+    checked(few[str(cases_of([(layout, preset, steps)])[0])])
+
+
+@pytest.mark.parametrize("case", GAPS, ids=str)
+def test_parameters_without_a_gradient_are_left_alone(few, case):
+    checked(few[str(case)])
+
+
+@pytest.mark.parametrize("case", CUT, ids=str)
+def test_taking_shards_for_matrices_would_be_noticed(few, case):
+    """The mutation that these tests are for."""
+    assert min(few[str(case)]) > 1e-3
+
+
+def test_a_tied_model_trains_as_on_one_device(few):
+    """With its own backward pass, whose sums come in another order."""
+    for mine, alone in few[str(TIED)]:
+        assert mine == pytest.approx(alone, rel=1e-9)
+        assert mine[-1] < mine[0]
+
+
+def test_copies_of_a_shard_round_alike(few):
+    """Processes 0 and 2 hold copies, and so do 1 and 3; others hold other entries."""
+    held = few[str(ROUNDED)]
+    for first, second in ((0, 2), (1, 3)):
+        for name, (index, values) in held[first].items():
+            assert index.equal(held[second][name][0])
+            assert values.equal(held[second][name][1])
+
+
+@pytest.mark.slow
+class TestAllPresets:
+    """Twenty steps of every preset on every layout, in four processes and in two."""
+
+    @pytest.fixture(scope="class")
+    def four(self, run):
+        cases = cases_of(MANY)
+        return dict(zip(MANY, run(4, cases, watchdog=1200), strict=True))
+
+    @pytest.fixture(scope="class")
+    def two(self, run):
+        tried = [(layout, preset, 20) for layout in OF_TWO for preset in MAIN]
+        return dict(zip(tried, run(2, cases_of(tried), watchdog=600), strict=True))
+
+    @pytest.mark.parametrize(("layout", "preset", "steps"), MANY)
+    def test_in_four_processes(self, four, layout, preset, steps):
+        checked(four[layout, preset, steps])
+
+    @pytest.mark.parametrize("layout", OF_TWO)
+    @pytest.mark.parametrize("preset", MAIN)
+    def test_in_two_processes(self, two, layout, preset):
+        checked(two[layout, preset, 20])
