@@ -1,5 +1,7 @@
 """A model with matrices of every kind, laid out over processes; and the same one on one device."""
 
+import functools
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -166,12 +168,18 @@ def alone(make, steps, missing=(), model=Model):
     return {name: p.detach() for name, p in parameters.items()}, optimizer
 
 
+@functools.cache
+def mesh_of(shape, mesh_dim_names=None):
+    """A mesh, made once: each makes process groups, which takes as long as a case."""
+    return init_device_mesh("cpu", shape, mesh_dim_names=mesh_dim_names)
+
+
 def replicated(model):
     return dist.group.WORLD
 
 
 def by_rows(model):
-    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    fully_shard(model, mesh=mesh_of((dist.get_world_size(),)))
 
 
 def by_columns(model):
@@ -181,17 +189,17 @@ def by_columns(model):
     def place(p):
         return Shard(p.ndim - 1 if p.ndim > 1 and p.shape[-1] % size == 0 else 0)
 
-    fully_shard(model, mesh=init_device_mesh("cpu", (size,)), shard_placement_fn=place)
+    fully_shard(model, mesh=mesh_of((size,)), shard_placement_fn=place)
 
 
 def hybrid(model):
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    mesh = mesh_of((2, 2), mesh_dim_names=("replicate", "shard"))
     fully_shard(model, mesh=mesh)
 
 
 def within_half(model):
     """Each half of the world shards a copy of its own."""
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    mesh = mesh_of((2, 2), mesh_dim_names=("replicate", "shard"))
     fully_shard(model, mesh=mesh["shard"])
 
 
@@ -205,11 +213,11 @@ PLAN = {
 
 
 def tensor_parallel(model):
-    parallelize_module(model, init_device_mesh("cpu", (dist.get_world_size(),)), PLAN)
+    parallelize_module(model, mesh_of((dist.get_world_size(),)), PLAN)
 
 
 def both(model):
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    mesh = mesh_of((2, 2), mesh_dim_names=("data", "tensor"))
     parallelize_module(model, mesh["tensor"], PLAN)
     fully_shard(model, mesh=mesh["data"])
 

@@ -17,9 +17,18 @@ import torch.distributed as dist
 
 # What a test waits for at most, and what a process waits for another.
 WATCHDOG, TIMEOUT = 120.0, 30.0
+# Installed modules alone: the fork server of Python 3.11 does not see the path of the tests.
+PRELOADED = [
+    "polargrad",
+    "torch.distributed.checkpoint",
+    "torch.distributed.checkpoint.state_dict",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+    "torch.utils.flop_counter",
+]
 
 
-def launch(count, cases, folder, *, timeout=TIMEOUT, watchdog=WATCHDOG):
+def launch(count, cases, folder, *, timeout=TIMEOUT, watchdog=WATCHDOG, together=True):
     """Run cases, one after the other, in ``count`` processes; return a list of results for each.
 
     Args:
@@ -27,6 +36,7 @@ def launch(count, cases, folder, *, timeout=TIMEOUT, watchdog=WATCHDOG):
         cases: (module, function, arguments) each: the function is called in all processes.
         folder: an empty one, for what is exchanged.
         timeout: of the process group, in seconds.
+        together: whether all processes are there to say good-bye at the end.
         watchdog: after so many seconds all processes are killed, and the test fails.
 
     Returns:
@@ -34,10 +44,10 @@ def launch(count, cases, folder, *, timeout=TIMEOUT, watchdog=WATCHDOG):
         in the place of its result, and nothing behind it.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({module for module, _, _ in cases}))
+    context.set_forkserver_preload(PRELOADED)
     folder = Path(folder)
     processes = [
-        context.Process(target=_run, args=(rank, count, cases, folder, timeout))
+        context.Process(target=_run, args=(rank, count, cases, folder, timeout, together))
         for rank in range(count)
     ]
     for process in processes:
@@ -61,7 +71,7 @@ def _result(folder, rank):
     return torch.load(file, weights_only=False) if file.exists() else None
 
 
-def _run(rank, count, cases, folder, timeout):
+def _run(rank, count, cases, folder, timeout, together):
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     torch.set_num_threads(1)
@@ -82,7 +92,8 @@ def _run(rank, count, cases, folder, timeout):
         finally:
             torch.save(results, folder / f"result{rank}")
     else:
-        dist.barrier()
-        dist.destroy_process_group()
-        return
+        if together:
+            dist.barrier()
+            dist.destroy_process_group()
+            return
     os._exit(1)  # without a word to the others, as a process dies

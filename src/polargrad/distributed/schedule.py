@@ -16,6 +16,9 @@ from polargrad.distributed.shared_matrix import SharedMatrix
 
 __all__ = ["Output", "Schedule", "SharedSource", "Traffic"]
 
+# What the owners return to a process at a time: of copies each returns as much as it works on.
+RETURN_BYTES = 3 * STACK_BYTES
+
 
 @dataclass(frozen=True)
 class Output:
@@ -118,7 +121,7 @@ class Schedule:
     """
 
     def __init__(
-        self, sources: Sequence[SharedSource], ranks: int, me: int, limit: int = STACK_BYTES
+        self, sources: Sequence[SharedSource], ranks: int, me: int, limit: int = RETURN_BYTES
     ) -> None:
         self.owners = assign(
             [source.cost for source in sources],
