@@ -77,6 +77,7 @@ class Laid:
     """The model in a layout.
 
     Attributes:
+        model: in the layout.
         parameters: by name, as the layout makes them.
         index: for each name the positions, in the whole parameter, of what this process holds.
         process_group: for the optimizer.
@@ -87,8 +88,8 @@ class Laid:
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.arange(p.numel()).view(p.shape))
-        self.process_group = LAYOUTS[layout](model)
-        self.parameters = dict(model.named_parameters())
+        self.process_group = (alone_here if layout == ALONE else LAYOUTS[layout])(model)
+        self.model, self.parameters = model, dict(model.named_parameters())
         # The layout itself has told where each entry goes.
         self.index = {name: held(p).round().long().flatten() for name, p in self.parameters.items()}
         model.to(dtype)
@@ -174,6 +175,10 @@ def mesh_of(shape, mesh_dim_names=None):
     return init_device_mesh("cpu", shape, mesh_dim_names=mesh_dim_names)
 
 
+def alone_here(model):
+    """Nothing is shared."""
+
+
 def replicated(model):
     return dist.group.WORLD
 
@@ -222,6 +227,8 @@ def both(model):
     fully_shard(model, mesh=mesh["data"])
 
 
+# Beside those below, for a process that is alone.
+ALONE = "alone"
 LAYOUTS = {
     "replicated": replicated,
     "fully_shard": by_rows,

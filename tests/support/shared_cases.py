@@ -7,7 +7,13 @@ import warnings
 import layouts
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as checkpoint
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 import polargrad as pg
@@ -233,6 +239,33 @@ def trained_and_tied(steps=3):
         layouts.by_rows(module)
         mine = losses(module, tokens[11 * rank : 11 * (rank + 1)])
     return mine, losses(Tied(), tokens[:11])
+
+
+def resumed(folder, layout, preset, load, save, first, steps):
+    """Load a checkpoint, take some steps, save another; all state, whole, after both."""
+    laid = layouts.Laid(layout)
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    if load is not None:
+        model, state = get_state_dict(laid.model, optimizer)
+        checkpoint.load({"model": model, "optimizer": state}, checkpoint_id=f"{folder}/{load}")
+        set_state_dict(laid.model, optimizer, model_state_dict=model, optim_state_dict=state)
+    loaded = _all_state(laid.model, optimizer)
+    for step in range(first, first + steps):
+        laid.set_gradients(layouts.gradients(step))
+        optimizer.step()
+    model, state = get_state_dict(laid.model, optimizer)
+    checkpoint.save({"model": model, "optimizer": state}, checkpoint_id=f"{folder}/{save}")
+    return loaded, _all_state(laid.model, optimizer)
+
+
+def _all_state(model, optimizer):
+    """Parameters and state by name, whole tensors; on the first process alone."""
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    parameters, state = get_state_dict(model, optimizer, options=whole)
+    flat = {f"model.{name}": value for name, value in parameters.items()}
+    for name, own in state["state"].items() if state else ():
+        flat |= {f"{name}.{key}": value for key, value in own.items()}
+    return {name: value.clone() for name, value in flat.items()}  # a step changes them
 
 
 def dies(layout, after):

@@ -27,6 +27,8 @@ __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
 DATA_PARALLEL, COMPILED = "module.", "_orig_mod"
 # The lists of a group that have one entry for each parameter.
 PARALLEL = ("params", "param_names", "roles", "views", "reasons")
+# The state that has the shape of its parameter, and is sharded as it is.
+OF_ITS_SHAPE = (BUFFER, LAST, *STATE)
 # The key of a saved group under which the number of skipped steps is kept.
 SKIPPED = "skipped_steps"
 
@@ -142,15 +144,17 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
             if not isinstance(value, Tensor):
                 continue
             dtype = expected[key].dtype if key in expected else value.dtype
-            value = _placed_as(parameter, value.to(parameter.device, dtype, copy=True))
+            value = value.to(parameter.device, dtype, copy=True)
+            if key in OF_ITS_SHAPE:
+                value = _placed_as(parameter, value)
             # torch's fused kernel is wrong for moments that are not (see vector.py).
             plain = key in STATE and group["rule"] == "adamw"
             optimizer.state[parameter][key] = value.contiguous() if plain else value
 
 
 def _placed_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor of the shape of a DTensor, sharded as that is; any other itself."""
-    if not is_distributed(parameter) or is_distributed(value) or value.shape != parameter.shape:
+    """A whole tensor of the shape of a DTensor, sharded as that is; beside others itself."""
+    if not is_distributed(parameter) or is_distributed(value):
         return value
     from torch.distributed.tensor import distribute_tensor
 
