@@ -17,12 +17,13 @@ DIFFERENT = [
     for layout in ("replicated", "fully_shard")
     for kind in ("order", "gradient")
 ]
+EARLY = ("made_too_early", {})
 LATE = ("is_late", {"layout": "fully_shard", "seconds": 1.0})
 
 
 @pytest.fixture(scope="module")
 def told(run):
-    cases = [*NONFINITE, *DIFFERENT, LATE]
+    cases = [*NONFINITE, *DIFFERENT, EARLY, LATE]
     return dict(zip(map(str, cases), run(4, cases), strict=True))
 
 
@@ -50,6 +51,13 @@ def test_processes_with_different_parameters_are_told_which(told, case):
         if case[1]["kind"] == "gradient":
             assert "wide.weight of shape (8, 12), torch.float64" in message
             assert "without a gradient on process 3" in message
+
+
+def test_an_optimizer_made_before_fully_shard_says_that_it_does_nothing(told):
+    for messages in told[str(EARLY)]:
+        (message,) = messages
+        assert "none of the 15 parameters" in message
+        assert "make the optimizer after fully_shard" in message
 
 
 def test_a_process_that_is_late_is_waited_for(told):

@@ -86,7 +86,7 @@ class TestSharedMatrix:
 
     def shared(self, placements, mesh=(2, 2), shape=(8, 6), number=0):
         (matrix,) = strided(WHOLE, shape)
-        return SharedMatrix(matrix, shape, boxes(shape, mesh, placements), number)
+        return SharedMatrix(matrix, shape, boxes(shape, mesh, tuple(placements)), number)
 
     def test_of_copies_each_owner_has_what_it_needs(self):
         from torch.distributed.tensor import Replicate

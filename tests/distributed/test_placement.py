@@ -28,7 +28,7 @@ def entries(box):
 def test_a_shard_is_a_chunk(shape, count, dim):
     whole = torch.arange(shape[0] * shape[1]).view(shape)
     chunks = list(torch.chunk(whole, count, dim)) if shape[dim] else []
-    for place, box in enumerate(boxes(shape, (count,), [Shard(dim)])):
+    for place, box in enumerate(boxes(shape, (count,), (Shard(dim),))):
         expected = chunks[place] if place < len(chunks) else whole[:0, :0]
         held = whole[box.start[0] :, box.start[1] :][: box.shape[0], : box.shape[1]]
         assert torch.equal(held.flatten(), expected.flatten())
@@ -51,19 +51,19 @@ def test_every_entry_has_as_many_holders_as_there_are_copies(shape, mesh, placem
 
 def test_tensor_parallelism_inside_fully_shard():
     """Two pieces of rows, each of which is cut in two: the mesh counts the pieces last."""
-    found = boxes((12, 3), (2, 2), [_StridedShard(0, split_factor=2), Shard(0)])
+    found = boxes((12, 3), (2, 2), (_StridedShard(0, split_factor=2), Shard(0)))
     assert [box.start[0] for box in found] == [0, 6, 3, 9]
     assert all(box.shape == (3, 3) for box in found)
 
 
 def test_shards_that_are_no_boxes_are_refused():
     with pytest.raises(ValueError, match="no boxes of the tensor: apply parallelize_module before"):
-        boxes((8, 3), (2, 2), [Shard(0), _StridedShard(0, split_factor=2)])
+        boxes((8, 3), (2, 2), (Shard(0), _StridedShard(0, split_factor=2)))
 
 
 def test_sums_that_are_not_added_up_are_refused():
     with pytest.raises(ValueError, match="sums that have not been added up"):
-        boxes((8, 3), (2,), [Partial()])
+        boxes((8, 3), (2,), (Partial(),))
 
 
 @pytest.mark.parametrize("mark", ["_is_flat_param", "_fsdp_flattened"])

@@ -34,13 +34,15 @@ GAPS = [
 ]
 CUT = [("shards_as_matrices", {"layout": layout}) for layout in ("fully_shard", "tensor parallel")]
 TIED = ("trained_and_tied", {})
+PARTIAL = ("partial_gradient", {})
+SAME = [("same_everywhere", {"preset": preset}) for preset in ("PolarGrad, found", "Shampoo")]
 ROUNDED = ("copies_agree", {"layout": "hybrid"})
 
 
 @pytest.fixture(scope="module")
 def few(run):
     """All layouts with the main presets, all presets on one layout, and what needs no launch."""
-    cases = [*cases_of(FEW), *GAPS, *CUT, TIED, ROUNDED]
+    cases = [*cases_of(FEW), *GAPS, *CUT, *SAME, TIED, PARTIAL, ROUNDED]
     return dict(zip(map(str, cases), run(4, cases), strict=True))
 
 
@@ -65,6 +67,16 @@ def test_a_tied_model_trains_as_on_one_device(few):
     for mine, alone in few[str(TIED)]:
         assert mine == pytest.approx(alone, rel=1e-9)
         assert mine[-1] < mine[0]
+
+
+def test_a_gradient_that_is_not_added_up_is(few):
+    """As tensor parallelism leaves some."""
+    assert max(few[str(PARTIAL)]) < EXACT
+
+
+@pytest.mark.parametrize("case", SAME, ids=str)
+def test_copies_and_their_states_stay_equal_to_the_bit(few, case):
+    assert len(set(few[str(case)])) == 1
 
 
 def test_copies_of_a_shard_round_alike(few):

@@ -1,6 +1,7 @@
 """Work is done once, and no more is sent than has to be."""
 
 import math
+from pathlib import Path
 
 import layouts
 import pytest
@@ -17,12 +18,13 @@ PRODUCTS = [("products", {"layout": name, "preset": "Muon, quintic"}) for name i
 SENT = [("sent", {"layout": name}) for name in ("replicated", "fully_shard", "hybrid")]
 NESTEROV = ("sent", {"layout": "fully_shard", "preset": "PolarGrad, corrected"})
 EXPERTS = ("sent", {"layout": "fully_shard", "large": False, "only": "experts.weight"})
+PAGE = ("page", {"path": str(Path(__file__).parents[2] / "docs" / "distributed.md")})
 FOUND = ("sent", {"layout": "fully_shard", "preset": "PolarGrad, found"})
 
 
 @pytest.fixture(scope="module")
 def counted(run):
-    cases = [*PRODUCTS, *SENT, NESTEROV, EXPERTS, FOUND]
+    cases = [*PRODUCTS, *SENT, NESTEROV, EXPERTS, FOUND, PAGE]
     return dict(zip(map(str, cases), run(RANKS, cases), strict=True))
 
 
@@ -71,6 +73,12 @@ def test_whole_experts_on_a_shard_are_not_sent(counted):
 def test_sizes_that_are_found_cost_one_exchange_of_all_matrices_together(counted):
     for _, calls in counted[str(FOUND)]:
         assert calls.count("all_reduce") == 2
+
+
+def test_the_code_in_the_page_runs(counted):
+    """As under torchrun with four processes."""
+    for names in counted[str(PAGE)]:
+        assert {"new_model", "train", "optimizer", "mesh"} & set(names) >= {"train", "mesh"}
 
 
 class TestSchedule:

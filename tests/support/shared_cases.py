@@ -1,8 +1,11 @@
 """What processes do together in the tests: cases for ``ranks.launch``."""
 
+import hashlib
 import os
+import re
 import time
 import warnings
+from pathlib import Path
 
 import layouts
 import torch
@@ -14,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.tensor import DTensor, Partial
 from torch.utils.flop_counter import FlopCounterMode
 
 import polargrad as pg
@@ -23,6 +27,7 @@ from polargrad.errors import CollectiveError, NonFiniteError
 PRESETS = {
     "PolarGrad": (pg.PolarGrad, {"lr": 0.05, "weight_decay": 0.1}),
     "PolarGrad, found": (pg.PolarGrad, {"lr": None, "weight_decay": 0.1}),
+    "PolarGrad, recorded": (pg.PolarGrad, {"lr": 0.05, "capturable": True, "foreach": False}),
     "PolarGrad, svd": (pg.PolarGrad, {"lr": 0.05, "method": "svd", "momentum": 0.0}),
     "PolarGrad, polar-first": (pg.PolarGrad, {"lr": 0.05, "order": "polar-first"}),
     "PolarGrad, polyak": (pg.PolarGrad, {"lr": 0.05, "order": "polyak"}),
@@ -266,6 +271,59 @@ def _all_state(model, optimizer):
     for name, own in state["state"].items() if state else ():
         flat |= {f"{name}.{key}": value for key, value in own.items()}
     return {name: value.clone() for name, value in flat.items()}  # a step changes them
+
+
+def partial_gradient():
+    """The distance where a gradient is a sum that has not been added up."""
+    laid = layouts.Laid("fully_shard")
+    optimizer = made("PolarGrad, svd", laid.groups())
+    whole = layouts.gradients(0)
+    laid.set_gradients(whole)
+    p, size = laid.parameters["tall.weight"], dist.get_world_size()
+    p.grad = DTensor.from_local(whole["tall.weight"] / size, p.device_mesh, [Partial()])
+    optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad, svd", groups), 1)
+    return laid.distance(wholes)[0]
+
+
+def made_too_early():
+    """What an optimizer says that was made before fully_shard."""
+    model = layouts.Model()
+    optimizer = made("PolarGrad", layouts.groups_of(dict(model.named_parameters())))
+    layouts.by_rows(model)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer.step()
+    return [str(warning.message) for warning in caught]
+
+
+def page(path):
+    """Run the code of a page, as torchrun would."""
+    text = Path(path).read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, path, "exec"), names)
+    return sorted(names)
+
+
+def same_everywhere(preset, steps=3):
+    """Copies after some steps, as a digest of every bit."""
+    laid = layouts.Laid("replicated")
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    for step in range(steps):
+        laid.set_gradients(layouts.gradients(step))
+        optimizer.load_state_dict(optimizer.state_dict())  # which does not end the sharing
+        with Sent() as counted:
+            optimizer.step()
+        assert "broadcast" in counted.calls
+    digest = hashlib.sha256()
+    for p in laid.parameters.values():
+        digest.update(p.detach().numpy().tobytes())
+        for value in optimizer.state[p].values():
+            digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def dies(layout, after):

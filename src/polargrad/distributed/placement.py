@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -59,12 +59,15 @@ def check_layout(parameter: Tensor, name: str) -> None:
     mesh: Any = parameter.device_mesh  # type: ignore[attr-defined]
     placements: Any = parameter.placements  # type: ignore[attr-defined]
     try:
-        boxes(tuple(parameter.shape), tuple(mesh.shape), placements)
+        boxes(tuple(parameter.shape), tuple(mesh.shape), tuple(placements))
     except ValueError as error:
         raise TypeError(f"parameter {name} with placements {placements}: {error}") from None
 
 
-def boxes(shape: Sequence[int], mesh_shape: Sequence[int], placements: Sequence[Any]) -> list[Box]:
+@functools.lru_cache(maxsize=4096)
+def boxes(
+    shape: tuple[int, ...], mesh_shape: tuple[int, ...], placements: tuple[Any, ...]
+) -> tuple[Box, ...]:
     """Return the box that each process of a mesh holds, in the order of the mesh.
 
     Args:
@@ -78,8 +81,8 @@ def boxes(shape: Sequence[int], mesh_shape: Sequence[int], placements: Sequence[
 
     Example:
         >>> from torch.distributed.tensor import Shard
-        >>> boxes((5, 3), (2,), [Shard(0)])
-        [Box(start=(0, 0), shape=(3, 3)), Box(start=(3, 0), shape=(2, 3))]
+        >>> boxes((5, 3), (2,), (Shard(0),))
+        (Box(start=(0, 0), shape=(3, 3)), Box(start=(3, 0), shape=(2, 3)))
     """
     found = []
     for coordinate in itertools.product(*map(range, mesh_shape)):
@@ -102,7 +105,7 @@ def boxes(shape: Sequence[int], mesh_shape: Sequence[int], placements: Sequence[
             )
         ends = [held[0] if held else (size, size) for held, size in zip(runs, shape, strict=True)]
         found.append(Box(tuple(a for a, _ in ends), tuple(b - a for a, b in ends)))
-    return found
+    return tuple(found)
 
 
 Run = tuple[int, int]  # the first index and the one after the last

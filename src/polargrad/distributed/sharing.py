@@ -149,7 +149,7 @@ def _held(parameter: Tensor, ranks: Ranks) -> list[Box]:
         return [Box((0,) * len(shape), shape)] * ranks.size
     mesh: Any = parameter.device_mesh  # type: ignore[attr-defined]
     placements: Any = parameter.placements  # type: ignore[attr-defined]
-    held = boxes(shape, tuple(mesh.shape), placements)
+    held = boxes(shape, tuple(mesh.shape), tuple(placements))
     of_member = dict(zip(mesh.mesh.flatten().tolist(), held, strict=True))
     return [of_member[member] for member in ranks.members]
 

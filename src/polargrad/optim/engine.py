@@ -23,6 +23,7 @@ from polargrad.optim.gradients import (
     place_like_parameters,
     refuse_nonfinite,
     refuse_sparse,
+    warn_of_no_gradient,
 )
 from polargrad.optim.group_members import (
     VECTOR_KEYS,
@@ -310,6 +311,8 @@ class MatrixOptimizer(Optimizer):
         with stage("check"):
             finite = self._agreed(self._finite(stepped), chosen, whole)
         if finite is None:
+            if whole and not self.state:
+                warn_of_no_gradient(self.param_groups)
             return
         if self.nonfinite == "raise" and not bool(finite):
             refuse_nonfinite(self.param_groups, stepped)
@@ -435,7 +438,8 @@ class MatrixOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._skipped = torch.as_tensor(self._skipped).clone()  # a number in older pickles
-        self._sharing = Sharing()  # process groups are not pickled
+        if "_sharing" not in self.__dict__:  # process groups are not pickled, but stay at a load
+            self._sharing = Sharing()
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from polargrad.distributed import check_layout, is_distributed, local_part
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import HALF
+from polargrad.optim.entries import gradient_of
 from polargrad.optim.group_members import named_parameters
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "place_like_parameters",
     "refuse_nonfinite",
     "refuse_sparse",
+    "warn_of_no_gradient",
 ]
 
 
@@ -48,19 +52,42 @@ def place_like_parameters(group: dict[str, Any], params: list[Tensor]) -> None:
         TypeError: for a parameter that has been put in the place of another, as ``accelerate`` does
             after an optimizer has been made, and whose matrix cannot be restored.
     """
-    for p in params:
-        if not is_distributed(p):
-            continue
-        check_layout(p, next(n for n, q in named_parameters(group) if q is p))
+    sharded = [p for p in params if is_distributed(p)]
+    names = {id(p): name for name, p in named_parameters(group)} if sharded else {}
+    for p in sharded:
+        check_layout(p, names[id(p)])
+        gradient = gradient_of(p)
+        if not is_distributed(gradient):
+            raise TypeError(
+                f"the gradient of parameter {names[id(p)]} must be a DTensor as the parameter is, "
+                f"got a plain tensor of shape {tuple(gradient.shape)}"
+            )
         placements = p.placements  # type: ignore[attr-defined]
-        if p.grad is not None and p.grad.placements != placements:  # type: ignore[attr-defined]
-            p.grad = p.grad.redistribute(placements=placements)  # type: ignore[attr-defined]
+        if gradient.placements != placements:  # type: ignore[attr-defined]
+            p.grad = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
 
 
 def _held(params: list[Tensor]) -> list[Tensor]:
     """What this process holds of the gradients, but for what is empty."""
     gradients = [local_part(p.grad) for p in params if p.grad is not None]
     return [g for g in gradients if g.numel()]
+
+
+def warn_of_no_gradient(groups: list[dict[str, Any]]) -> None:
+    """Warn, among several processes, that not one parameter has a gradient.
+
+    ``fully_shard`` puts parameters of its own into a model, and an optimizer that was made before
+    holds the old ones: it would train nothing, without a word.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    number = sum(len(group["params"]) for group in groups)
+    warnings.warn(
+        f"none of the {number} parameters of the optimizer has a gradient, and none has had one: "
+        "make the optimizer after fully_shard, parallelize_module or whatever else puts parameters "
+        "of its own into the model",
+        stacklevel=5,
+    )
 
 
 def finite_on_host(params: list[Tensor]) -> bool | None:
