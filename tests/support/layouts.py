@@ -1,6 +1,7 @@
 """A model with matrices of every kind, laid out over processes; and the same one on one device."""
 
 import functools
+import random
 
 import torch
 import torch.distributed as dist
@@ -60,6 +61,18 @@ class Large(nn.Module):
         super().__init__()
         shapes = [(64, 48), (96, 32), (32, 96), (64, 48), (128, 16), (64, 48), (48, 64), (64, 64)]
         self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
+        self.double()
+
+
+class Random(nn.Module):
+    """Matrices of shapes from 0 × 1 to 7 × 7, and vectors."""
+
+    def __init__(self, seed):
+        super().__init__()
+        draw = random.Random(seed)
+        shapes = [(draw.randint(0, 7), draw.randint(1, 7)) for _ in range(8)]
+        shapes += [(draw.randint(0, 7),) for _ in range(3)]
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in [*shapes, (5, 4)])
         self.double()
 
 

@@ -1,5 +1,6 @@
 """What processes do together in the tests: cases for ``ranks.launch``."""
 
+import functools
 import hashlib
 import os
 import re
@@ -284,6 +285,75 @@ def partial_gradient():
     optimizer.step()
     wholes, _ = layouts.alone(lambda groups: made("PolarGrad, svd", groups), 1)
     return laid.distance(wholes)[0]
+
+
+def random_shapes(layout, seed):
+    """Two steps of a model of random shapes."""
+    model = functools.partial(layouts.Random, seed)
+    laid = layouts.Laid(layout, model)
+    optimizer = made("PolarGrad, found", laid.groups(), process_group=laid.process_group)
+    for step in range(2):
+        laid.set_gradients(layouts.gradients(step, model=model))
+        optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad, found", groups), 2, model=model)
+    return *laid.distance(wholes), 0.0
+
+
+def one_by_one(layout):
+    """The distance where each parameter is stepped by itself, as from a hook."""
+    laid = layouts.Laid(layout)
+    optimizer = made("PolarGrad", laid.groups(), process_group=laid.process_group)
+    for step in range(2):
+        laid.set_gradients(layouts.gradients(step))
+        for p in laid.parameters.values():
+            optimizer.step_parameter(p)
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad", groups), 2)
+    return laid.distance(wholes)[0]
+
+
+def whole_state_into_shards(layout):
+    """The distance after a step with the state that one process has saved, whole."""
+    wholes, alone = layouts.alone(lambda groups: made("PolarGrad, found", groups), 2)
+    laid = layouts.Laid(layout)
+    laid.set(wholes)
+    optimizer = made("PolarGrad, found", laid.groups(), process_group=laid.process_group)
+    optimizer.load_state_dict(alone.state_dict())
+    laid.set_gradients(layouts.gradients(2))
+    optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad, found", groups), 3)
+    return laid.distance(wholes)[0]
+
+
+def shards_into_a_whole_state(layout):
+    """The distance after a step on each process alone, with the state of shards."""
+    laid = layouts.Laid(layout)
+    optimizer = made("PolarGrad, found", laid.groups(), process_group=laid.process_group)
+    for step in range(2):
+        laid.set_gradients(layouts.gradients(step))
+        optimizer.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad, found", groups), 2)
+    alone = {name: nn.Parameter(x) for name, x in wholes.items()}
+    again = made("PolarGrad, found", layouts.groups_of(alone))
+    again.load_state_dict(optimizer.state_dict())
+    for name, g in layouts.gradients(2).items():
+        alone[name].grad = g
+    again.step()
+    wholes, _ = layouts.alone(lambda groups: made("PolarGrad, found", groups), 3)
+    return max(float((p - wholes[name]).abs().max()) for name, p in alone.items())
+
+
+def ratio_of_sums():
+    """Of gradients that are three times those of the whole batch."""
+    laid = layouts.Laid("fully_shard")
+    optimizer = made("PolarGrad, svd", laid.groups())
+    once = layouts.gradients(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which is what it warns of
+        return optim.accumulation_ratio(
+            optimizer,
+            lambda: laid.set_gradients(once),
+            lambda: laid.set_gradients({name: 3 * g for name, g in once.items()}),
+        )
 
 
 def made_too_early():

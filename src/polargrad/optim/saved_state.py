@@ -153,18 +153,28 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
 
 
 def _placed_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor of the shape of a DTensor, sharded as that is; beside others itself."""
-    if not is_distributed(parameter) or is_distributed(value):
+    """A tensor of the shape of a parameter, sharded as the parameter is, or whole beside it.
+
+    Only a DTensor of another placement is sent anywhere; then all its processes load together.
+    """
+    if not (is_distributed(parameter) or is_distributed(value)):
+        return value
+    mesh, placements = _placement(parameter)
+    if _placement(value) == (mesh, placements):
+        return value
+    if is_distributed(value):
+        value = value.full_tensor()  # type: ignore[attr-defined]
+    if mesh is None:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    # All processes have loaded it, so nothing has to be sent.
-    return distribute_tensor(
-        value,
-        parameter.device_mesh,  # type: ignore[attr-defined]
-        parameter.placements,  # type: ignore[attr-defined]
-        src_data_rank=None,
-    )
+    placed: Tensor = distribute_tensor(value, mesh, placements, src_data_rank=None)
+    return placed
+
+
+def _placement(x: Tensor) -> tuple[Any, Any]:
+    """Mesh and placements of a DTensor, nothing of another."""
+    return getattr(x, "device_mesh", None), getattr(x, "placements", None)
 
 
 def migrate(group: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from polargrad.distributed import Output, SharedSource, Sharing
 from polargrad.distributed.local import StackFunction
 from polargrad.distributed.ranks import Ranks
 from polargrad.geometry import Geometry
+from polargrad.geometry.spectral import PolarGeometry
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.entries import Entry, Shared
 from polargrad.optim.geometry_state import state_bytes, state_of_one
@@ -137,6 +138,6 @@ def direction_cost(
         return entries + (work.products + factorizations) * product
     if form.accumulates:
         return entries + EIGENPROBLEM * float(small**3 + large**3)
-    if form.workspace(*shape) or getattr(form, "damping", 0):
+    if isinstance(form, PolarGeometry):  # from the eigenvalues of a Gram matrix
         return entries + EIGENPROBLEM * product
     return entries
