@@ -84,9 +84,9 @@ def test_one_patch_where_a_group_is_not_cut():
 class TestSharedMatrix:
     """Who holds a matrix, who gives it, and who counts it."""
 
-    def shared(self, placements, mesh=(2, 2), shape=(8, 6), number=0):
+    def shared(self, placements, mesh=(2, 2), shape=(8, 6)):
         (matrix,) = strided(WHOLE, shape)
-        return SharedMatrix(matrix, shape, boxes(shape, mesh, tuple(placements)), number)
+        return SharedMatrix(matrix, shape, boxes(shape, mesh, tuple(placements)))
 
     def test_of_copies_each_owner_has_what_it_needs(self):
         from torch.distributed.tensor import Replicate
@@ -105,10 +105,10 @@ class TestSharedMatrix:
     def test_each_entry_is_counted_once(self):
         from torch.distributed.tensor import Replicate, Shard
 
-        for number in range(3):
-            matrix = self.shared([Replicate(), Shard(1)], number=number)
-            counted = [rank for rank in range(4) if matrix.counted_by(rank)]
-            assert counted == [[0, 1], [2, 3]][number % 2]
+        matrix = self.shared([Replicate(), Shard(1)])
+        for turn in range(3):
+            counted = [rank for rank in range(4) if matrix.counted_by(rank, turn)]
+            assert counted == [[0, 1], [2, 3]][turn % 2]
 
     def test_an_empty_shard_gives_nothing(self):
         from torch.distributed.tensor import Shard

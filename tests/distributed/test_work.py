@@ -13,10 +13,16 @@ from polargrad.distributed.schedule import Output, Schedule, SharedSource
 from polargrad.distributed.shared_matrix import SharedMatrix
 
 RANKS = 4
+MOST_STACKS = 13
 SHARED = ("replicated", "fully_shard", "fully_shard, last dimension", "hybrid")
 PRODUCTS = [("products", {"layout": name, "preset": "Muon, quintic"}) for name in SHARED]
 SENT = [("sent", {"layout": name}) for name in ("replicated", "fully_shard", "hybrid")]
 NESTEROV = ("sent", {"layout": "fully_shard", "preset": "PolarGrad, corrected"})
+MEMORY = [
+    ("memory", {"layout": layout, "count": count})
+    for layout in ("replicated", "fully_shard")
+    for count in (32, 48)
+]
 EXPERTS = ("sent", {"layout": "fully_shard", "large": False, "only": "experts.weight"})
 PAGE = ("page", {"path": str(Path(__file__).parents[2] / "docs" / "distributed.md")})
 FOUND = ("sent", {"layout": "fully_shard", "preset": "PolarGrad, found"})
@@ -24,7 +30,7 @@ FOUND = ("sent", {"layout": "fully_shard", "preset": "PolarGrad, found"})
 
 @pytest.fixture(scope="module")
 def counted(run):
-    cases = [*PRODUCTS, *SENT, NESTEROV, EXPERTS, FOUND, PAGE]
+    cases = [*PRODUCTS, *SENT, NESTEROV, EXPERTS, *MEMORY, FOUND, PAGE]
     return dict(zip(map(str, cases), run(RANKS, cases), strict=True))
 
 
@@ -81,6 +87,14 @@ def test_the_code_in_the_page_runs(counted):
         assert {"new_model", "train", "optimizer", "mesh"} & set(names) >= {"train", "mesh"}
 
 
+@pytest.mark.parametrize("layout", ["replicated", "fully_shard"])
+def test_what_a_step_holds_does_not_grow_with_the_matrices(counted, layout):
+    """Four rounds or six, and no more at a time."""
+    few, many = (counted[str(case)] for case in MEMORY if case[1]["layout"] == layout)
+    assert max(many) < max(few) + 1
+    assert max(many) < MOST_STACKS
+
+
 class TestSchedule:
     """Rounds: what is held at a time is bounded, whatever the number of matrices."""
 
@@ -96,7 +110,7 @@ class TestSchedule:
             SharedSource(
                 key="all",
                 size=size,
-                matrix=SharedMatrix(matrix, shape, held, i),
+                matrix=SharedMatrix(matrix, shape, held),
                 read=lambda: ([],),
                 inputs=(torch.float32,),
                 direction=torch.float32,

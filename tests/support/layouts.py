@@ -6,7 +6,7 @@ import random
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import (
@@ -62,6 +62,14 @@ class Large(nn.Module):
         shapes = [(64, 48), (96, 32), (32, 96), (64, 48), (128, 16), (64, 48), (48, 64), (64, 64)]
         self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
         self.double()
+
+
+class Many(nn.Module):
+    """Equal matrices."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.weights = nn.ParameterList(torch.empty(32, 32) for _ in range(count))
 
 
 class Random(nn.Module):
@@ -221,6 +229,21 @@ def within_half(model):
     fully_shard(model, mesh=mesh["shard"])
 
 
+def small_mesh(model):
+    """As above, and the meshes have two dimensions, of which none is the world."""
+    fully_shard(model, mesh=mesh_of_half(dist.get_rank() // 2))
+
+
+@functools.cache
+def mesh_of_half(half):
+    """A mesh of replicas of one shard for each half of the world, which all have to make."""
+    meshes = [
+        DeviceMesh("cpu", [[2 * k], [2 * k + 1]], mesh_dim_names=("replicate", "shard"))
+        for k in range(2)
+    ]
+    return meshes[half]
+
+
 PLAN = {
     "uneven": ColwiseParallel(),
     "tall": ColwiseParallel(),
@@ -248,6 +271,7 @@ LAYOUTS = {
     "fully_shard, last dimension": by_columns,
     "hybrid": hybrid,
     "half of the world": within_half,
+    "half of the world, two dimensions": small_mesh,
     "tensor parallel": tensor_parallel,
     "fully_shard and tensor parallel": both,
 }

@@ -12,6 +12,7 @@ import layouts
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+from peak import Peak
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -23,7 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import polargrad as pg
 from polargrad import optim
+from polargrad.distributed import local
 from polargrad.errors import CollectiveError, NonFiniteError
+from polargrad.optim import elementwise
 
 PRESETS = {
     "PolarGrad": (pg.PolarGrad, {"lr": 0.05, "weight_decay": 0.1}),
@@ -31,7 +34,8 @@ PRESETS = {
     "PolarGrad, recorded": (pg.PolarGrad, {"lr": 0.05, "capturable": True, "foreach": False}),
     "PolarGrad, svd": (pg.PolarGrad, {"lr": 0.05, "method": "svd", "momentum": 0.0}),
     "PolarGrad, polar-first": (pg.PolarGrad, {"lr": 0.05, "order": "polar-first"}),
-    "PolarGrad, polyak": (pg.PolarGrad, {"lr": 0.05, "order": "polyak"}),
+    # A sum of whole steps goes up to twenty times as far.
+    "PolarGrad, polyak": (pg.PolarGrad, {"lr": 0.0025, "order": "polyak"}),
     "PolarGrad, corrected": (
         pg.PolarGrad,
         {"lr": 0.05, "bias_correction": True, "nesterov": True, "maximize": True},
@@ -85,7 +89,9 @@ def shards_as_matrices(layout):
             parts[name].grad = laid.part(name, g)
     optimizer.step()
     wholes, _ = layouts.alone(lambda groups: pg.PolarGrad(groups, lr=0.05, momentum=0.0), 1)
-    return max(float((p - laid.part(name, wholes[name])).abs().max()) for name, p in parts.items())
+    return max(
+        float((p.detach() - laid.part(name, wholes[name])).abs().max()) for name, p in parts.items()
+    )
 
 
 def products(layout, preset):
@@ -147,6 +153,24 @@ def sent(layout, preset="PolarGrad, svd", large=True, only=None):
         with Sent() as counted:
             optimizer.step()
     return counted.bytes, counted.calls
+
+
+def memory(layout, count, matrices=2):
+    """The most that a step holds beside parameters, gradients and state, in stacks."""
+    unit = 4 * 32 * 32 * matrices
+    kept = local.STACK_BYTES, elementwise.BATCH_BYTES
+    local.STACK_BYTES = elementwise.BATCH_BYTES = unit
+    try:
+        model = functools.partial(layouts.Many, count)
+        laid = layouts.Laid(layout, model, torch.float32)
+        optimizer = made("PolarGrad", laid.groups(), process_group=laid.process_group)
+        for step in range(2):
+            laid.set_gradients(layouts.gradients(step, model=model, dtype=torch.float32))
+            with Peak() as peak:
+                optimizer.step()
+        return peak.most / unit
+    finally:
+        local.STACK_BYTES, elementwise.BATCH_BYTES = kept
 
 
 def nonfinite(layout, mode, name="tall.weight", entry=0):
@@ -229,7 +253,7 @@ def trained_and_tied(steps=3):
 
     def losses(module, tokens):
         optimizer = pg.PolarGrad(pg.param_groups(module, vector_lr=0.01))  # the size is found
-        found = []
+        found = [str(pg.explain(optimizer))]
         for _ in range(steps):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(module(tokens), tokens.roll(1))
@@ -339,7 +363,7 @@ def shards_into_a_whole_state(layout):
         alone[name].grad = g
     again.step()
     wholes, _ = layouts.alone(lambda groups: made("PolarGrad, found", groups), 3)
-    return max(float((p - wholes[name]).abs().max()) for name, p in alone.items())
+    return max(float((p.detach() - wholes[name]).abs().max()) for name, p in alone.items())
 
 
 def ratio_of_sums():

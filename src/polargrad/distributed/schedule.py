@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from polargrad.distributed import local
 from polargrad.distributed.assignment import assign
-from polargrad.distributed.local import STACK_BYTES, stacks
 from polargrad.distributed.messages import padded
 from polargrad.distributed.shared_matrix import SharedMatrix
 
 __all__ = ["Output", "Schedule", "SharedSource", "Traffic"]
 
 # What the owners return to a process at a time: of copies each returns as much as it works on.
-RETURN_BYTES = 3 * STACK_BYTES
+RETURNED_STACKS = 3
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ class Schedule:
         sources: the matrices of a step, in the same order on all processes.
         ranks: how many processes there are.
         me: this one.
-        limit: bytes that may be returned to a process at a time, or those of one stack.
 
     Attributes:
         owners: of each matrix.
@@ -120,9 +119,7 @@ class Schedule:
         returned: what is sent by them.
     """
 
-    def __init__(
-        self, sources: Sequence[SharedSource], ranks: int, me: int, limit: int = RETURN_BYTES
-    ) -> None:
+    def __init__(self, sources: Sequence[SharedSource], ranks: int, me: int) -> None:
         self.owners = assign(
             [source.cost for source in sources],
             ranks,
@@ -133,7 +130,7 @@ class Schedule:
         for i in sorted(range(len(sources)), key=lambda i: (-sources[i].cost, i)):
             mine[self.owners[i]].append(i)
         cut = [
-            [[held[k] for k in stack] for stack in stacks([sources[i] for i in held])]
+            [[held[k] for k in stack] for stack in local.stacks([sources[i] for i in held])]
             for held in mine
         ]
         self.rounds: list[list[list[int]]] = [
@@ -141,7 +138,7 @@ class Schedule:
             for number in range(max(map(len, cut), default=0))
         ]
         self.gathers = [_gathered(sources, owned, me) for owned in self.rounds]
-        self.returns = [_together(sources, owned, limit) for owned in self.rounds]
+        self.returns = [_together(sources, owned) for owned in self.rounds]
         self.returned = [
             [_returned(sources, owned, owners, me) for owners in lists]
             for owned, lists in zip(self.rounds, self.returns, strict=True)
@@ -181,8 +178,9 @@ def _returned(
     return Traffic(sent, received, needed)
 
 
-def _together(sources: Sequence[SharedSource], owned: Owned, limit: int) -> list[list[int]]:
+def _together(sources: Sequence[SharedSource], owned: Owned) -> list[list[int]]:
     """The processes with a stack in a round, in lists of which each returns little enough."""
+    limit = RETURNED_STACKS * local.STACK_BYTES
     lists: list[list[int]] = []
     totals = [0] * len(owned)  # what each process would be sent
     for owner, positions in enumerate(owned):

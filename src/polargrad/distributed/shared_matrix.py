@@ -17,7 +17,6 @@ class SharedMatrix:
         matrix: the matrix in its whole parameter.
         shape: of the parameter.
         held: the box of the parameter that each process holds, in the order of the group.
-        number: its position among the matrices, which decides who of several holders counts it.
 
     Attributes:
         shape: (m, n).
@@ -26,9 +25,7 @@ class SharedMatrix:
         holders: the processes that hold all of it.
     """
 
-    def __init__(
-        self, matrix: Strided, shape: Sequence[int], held: Sequence[Box], number: int
-    ) -> None:
+    def __init__(self, matrix: Strided, shape: Sequence[int], held: Sequence[Box]) -> None:
         self.shape, self.sizes, self.rows = matrix.shape, matrix.sizes, matrix.rows
         different = {box: patches(matrix, shape, box) for box in dict.fromkeys(held)}
         self.patches: tuple[tuple[Patch, ...], ...] = tuple(different[box] for box in held)
@@ -39,7 +36,6 @@ class SharedMatrix:
             self._copy.append(len(same))
             same.append(rank)
         self._copies = {rank: len(same) for same in places.values() for rank in same}
-        self._number = number
         self._groups = [same for box, same in places.items() if different[box]]
         self.holders = tuple(
             rank
@@ -59,6 +55,9 @@ class SharedMatrix:
         copy = self._copy[owner]
         return tuple(owner if owner in same else same[copy % len(same)] for same in self._groups)
 
-    def counted_by(self, rank: int) -> bool:
-        """Whether what a process holds counts in a sum over all of them: each entry does once."""
-        return self._copy[rank] == self._number % self._copies[rank]
+    def counted_by(self, rank: int, turn: int) -> bool:
+        """Whether what a process holds counts in a sum over all of them: each entry does once.
+
+        ``turn`` is a number, the same on all of them, by which those with equal copies take turns.
+        """
+        return self._copy[rank] == turn % self._copies[rank]

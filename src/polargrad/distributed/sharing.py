@@ -90,9 +90,7 @@ class Sharing:
         key = (ranks, shape, view, placed)
         if key not in self._matrices:
             held = _held(parameter, ranks)
-            self._matrices[key] = tuple(
-                SharedMatrix(region, shape, held, number) for number, region in enumerate(regions())
-            )
+            self._matrices[key] = tuple(SharedMatrix(region, shape, held) for region in regions())
         return self._matrices[key]
 
     def agreed(

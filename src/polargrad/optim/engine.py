@@ -381,7 +381,10 @@ class MatrixOptimizer(Optimizer):
             for name, p in named_parameters(group)
             if whole or any(p is q for q in params)
         ]
-        agreed = self._sharing.agreed(True if finite is None else finite, named, shared.device)
+        if finite is None:  # this process holds nothing of what has a gradient
+            gated = self._gated(shared)
+            finite = torch.ones((), dtype=torch.bool, device=shared.device) if gated else True
+        agreed = self._sharing.agreed(finite, named, shared.device)
         return agreed if any(chosen) else None
 
     def _gated(self, held: Tensor) -> bool:

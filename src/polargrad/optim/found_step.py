@@ -90,7 +90,7 @@ class FoundSteps:
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
         reach = torch.stack(numbers_of(REACH, entries, owners))
-        looks = torch.stack(sums(entries, 3, self._look, "what gradients say of step sizes"))
+        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
         cosines = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
         cosines = -cosines if self.group["maximize"] else cosines
         rate = self.group["step_rate"]

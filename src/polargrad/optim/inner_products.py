@@ -15,33 +15,37 @@ __all__ = ["sums"]
 
 def sums(
     entries: Sequence[Entry], number: int, terms: Callable[[Entry], Sequence[Tensor]], about: str
-) -> list[Tensor]:
-    """Return sums over the entries of each matrix, such as inner products: (k,), float64, for each.
+) -> Tensor:
+    """Return sums over the entries of each matrix, such as inner products: (N, k).
 
     Args:
-        entries: matrices on one device.
+        entries: N matrices on one device.
         number: k.
-        terms: returns the k sums over the entries of a matrix, or of a part of one.
+        terms: returns the k sums over the entries of a matrix, or of a part of one, in float64.
         about: what they are, for an error.
     """
-    found: dict[int, Tensor] = {}
+    here = [position for position, entry in enumerate(entries) if entry.shared is None]
+    whole = [term for position in here for term in terms(entries[position])]
+    if len(here) == len(entries):
+        return torch.stack(whole).view(-1, number)
+    rows = dict(zip(here, torch.stack(whole).view(-1, number), strict=True)) if here else {}
     shared: dict[Ranks, list[int]] = {}
     for position, entry in enumerate(entries):
-        if entry.shared is None:
-            found[position] = torch.stack(list(terms(entry))).double()
-        else:
+        if entry.shared is not None:
             shared.setdefault(entry.shared.ranks, []).append(position)
     for ranks, positions in shared.items():
-        mine = torch.stack([_partial(entries[i], number, terms) for i in positions])
-        found |= dict(zip(positions, ranks.total(mine, about).unbind(0), strict=True))
-    return [found[position] for position in range(len(entries))]
+        mine = torch.stack([_partial(entries[i], i, number, terms) for i in positions])
+        rows |= dict(zip(positions, ranks.total(mine, about).unbind(0), strict=True))
+    return torch.stack([rows[position] for position in range(len(entries))])
 
 
-def _partial(entry: Entry, number: int, terms: Callable[[Entry], Sequence[Tensor]]) -> Tensor:
+def _partial(
+    entry: Entry, turn: int, number: int, terms: Callable[[Entry], Sequence[Tensor]]
+) -> Tensor:
     """The sums over what a process holds of a matrix and no other counts."""
     assert entry.shared is not None  # or there would be no parts
     ranks, matrix, parts = entry.shared.ranks, entry.shared.matrix, entry.shared.parts
     total = torch.zeros(number, dtype=torch.float64, device=entry.shared.device)
-    for part in parts if matrix.counted_by(ranks.index) else ():
+    for part in parts if matrix.counted_by(ranks.index, turn) else ():
         total += torch.stack(list(terms(part)))
     return total

@@ -59,9 +59,8 @@ def matrix_update(
 
     ``number`` is the position of the group, ``form`` what its geometry describes, ``decay`` the
     factor that decay leaves of a parameter, ``sharing`` knows who holds which parts of what.
-    ``gate`` is None, or a tensor that is true where the
-    step counts; otherwise parameters and state keep every bit, and nothing waits for the device to
-    tell.
+    ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
+    keep every bit, and nothing waits for the device to tell.
     """
     for p in params:
         state.setdefault(p, {})  # without momentum too: torch.distributed.checkpoint asks for it
