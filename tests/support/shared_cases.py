@@ -420,14 +420,14 @@ def same_everywhere(preset, steps=3):
     return digest.hexdigest()
 
 
-def dies(layout, after):
-    """The last process ends in the middle of a step; what the others are told."""
+def dies(layout, after, sleeps=None):
+    """The last process ends in the middle of a step, or sleeps; what the others are told."""
     laid = layouts.Laid(layout)
     optimizer = made("PolarGrad", laid.groups(), process_group=laid.process_group)
     for step in range(after + 1):
         laid.set_gradients(layouts.gradients(step))
         if step == after and dist.get_rank() == dist.get_world_size() - 1:
-            _die_at_the_next_exchange()
+            _fail_at_the_next_exchange(sleeps)
         began = time.monotonic()
         try:
             optimizer.step()
@@ -436,10 +436,11 @@ def dies(layout, after):
     return "", 0.0
 
 
-def _die_at_the_next_exchange():
-    """As a process that is killed: without a word."""
+def _fail_at_the_next_exchange(sleeps):
+    """As a process that is killed, without a word; or after so many seconds of sleep."""
 
     def end(*arguments, **options):
+        time.sleep(sleeps or 0.0)
         os._exit(9)
 
     dist.all_to_all_single = dist.broadcast = end
