@@ -98,12 +98,17 @@ def test_what_a_step_holds_does_not_grow_with_the_matrices(counted, layout):
 class TestSchedule:
     """Rounds: what is held at a time is bounded, whatever the number of matrices."""
 
-    def sources(self, count, ranks, cost=lambda i: 1.0, sharded=True, size=2**20):
-        """Matrices 4 × n of float32 that take ``size`` bytes each, sharded by rows or copied."""
-        columns = size // 16
-        shape = (4, columns)
+    def sources(self, count, ranks, cost=lambda i: 1.0, sharded=True, size=2**20, shards=None):
+        """Matrices of float32 of ``size`` bytes each, a row on each process, or copied.
+
+        With ``shards`` there are so many rows, and as many replicas as there are processes for.
+        """
+        rows = shards or 4
+        columns = size // (4 * rows)
+        shape = (rows, columns)
         held = [
-            Box((rank, 0), (1, columns)) if sharded else Box((0, 0), shape) for rank in range(ranks)
+            Box((rank % rows, 0), (1, columns)) if sharded else Box((0, 0), shape)
+            for rank in range(ranks)
         ]
         matrix = Strided(shape, (columns, 1), 0, 1)
         return [
@@ -146,12 +151,26 @@ class TestSchedule:
         """Three stacks of 64 MiB: a thousand copies do not send theirs at once."""
         ranks, limit = 4, 3 * 2**26
         schedule = Schedule(self.sources(500, ranks, sharded=sharded), ranks, 1)
-        for lists in schedule.returned:
-            assert all(sum(traffic.received) <= limit for traffic in lists)
+        for lists in schedule.returns:
+            assert all(sum(part.traffic.received) <= limit for part in lists)
         for traffic in schedule.gathers:
             assert sum(traffic.received) <= limit
         parts = [len(lists) for lists in schedule.returns]
         assert max(parts) == (1 if sharded else ranks / 2)
+
+    @pytest.mark.parametrize("copies", [2, 8, 64])
+    def test_of_many_replicas_an_owner_sends_to_some_at_a_time(self, copies):
+        """Three stacks, or one copy of one; and each process is sent its part once."""
+        ranks, limit = 4 * copies, 3 * 2**26
+        sources = self.sources(4 * ranks, ranks, size=2**25, shards=4)
+        for me in (0, 5):
+            schedule = Schedule(sources, ranks, me)
+            for owned, lists in zip(schedule.rounds, schedule.returns, strict=True):
+                assert all(sum(part.traffic.sent) <= 1.4 * limit for part in lists)
+                assert all(sum(part.traffic.received) <= limit for part in lists)
+                sent = [sum(part.traffic.sent[t] for part in lists) for t in range(ranks)]
+                due = [sum(sources[i].returned_bytes(t) for i in owned[me]) for t in range(ranks)]
+                assert sent == [0 if t == me else size for t, size in enumerate(due)]
 
     def test_what_one_sends_the_other_receives(self):
         sources = self.sources(13, 4, lambda i: float(1 + i % 5))
@@ -161,14 +180,17 @@ class TestSchedule:
                 for mine, theirs in zip(schedules[a].gathers, schedules[b].gathers, strict=True):
                     assert mine.sent[b] == theirs.received[a]
                     assert mine.needed == theirs.needed
-                for mine, theirs in zip(schedules[a].returned, schedules[b].returned, strict=True):
-                    assert [t.sent[b] for t in mine] == [t.received[a] for t in theirs]
+                for mine, theirs in zip(schedules[a].returns, schedules[b].returns, strict=True):
+                    sent = [part.traffic.sent[b] for part in mine]
+                    assert sent == [part.traffic.received[a] for part in theirs]
 
     def test_bytes_are_known_beforehand(self):
         """Each owner is given three quarters of a matrix, and gives them back."""
         size = 2**20
         schedules = [Schedule(self.sources(8, 4, size=size), 4, me) for me in range(4)]
         given = sum(sum(t.sent) for s in schedules for t in s.gathers)
-        back = sum(sum(t.sent) for s in schedules for lists in s.returned for t in lists)
+        back = sum(
+            sum(part.traffic.sent) for s in schedules for lists in s.returns for part in lists
+        )
         assert given == 8 * size * 3 / 4
         assert math.isclose(back, given, rel_tol=1e-3)

@@ -99,6 +99,20 @@ class Traffic(NamedTuple):
     needed: bool
 
 
+class Return(NamedTuple):
+    """Results that are sent together.
+
+    Attributes:
+        owners: whose results.
+        takers: to whom.
+        traffic: as this process sees it.
+    """
+
+    owners: list[int]
+    takers: Sequence[int]
+    traffic: Traffic
+
+
 class Schedule:
     """Who owns which matrix, and which stack each process works on in each round.
 
@@ -115,8 +129,7 @@ class Schedule:
         owners: of each matrix.
         rounds: in each of them, for each process the positions of the matrices of its stack.
         gathers: what is sent to the owners in each round.
-        returns: for each round the processes whose results are returned together.
-        returned: what is sent by them.
+        returns: for each round the results that are sent together, one after the other.
     """
 
     def __init__(self, sources: Sequence[SharedSource], ranks: int, me: int) -> None:
@@ -138,10 +151,13 @@ class Schedule:
             for number in range(max(map(len, cut), default=0))
         ]
         self.gathers = [_gathered(sources, owned, me) for owned in self.rounds]
-        self.returns = [_together(sources, owned) for owned in self.rounds]
-        self.returned = [
-            [_returned(sources, owned, owners, me) for owners in lists]
-            for owned, lists in zip(self.rounds, self.returns, strict=True)
+        self.returns = [
+            [
+                Return(owners, takers, _returned(sources, owned, owners, takers, me))
+                for owners in _together(sources, owned)
+                for takers in _takers(sources, owned, owners)
+            ]
+            for owned in self.rounds
         ]
 
 
@@ -164,18 +180,39 @@ def _gathered(sources: Sequence[SharedSource], owned: Owned, me: int) -> Traffic
 
 
 def _returned(
-    sources: Sequence[SharedSource], owned: Owned, owners: Sequence[int], me: int
+    sources: Sequence[SharedSource],
+    owned: Owned,
+    owners: Sequence[int],
+    takers: Sequence[int],
+    me: int,
 ) -> Traffic:
-    """What travels back from some owners."""
+    """What travels back from some owners to some processes."""
     ranks = range(len(owned))
 
     def size(owner: int, taker: int) -> int:
         return sum(sources[i].returned_bytes(taker) for i in owned[owner]) if owner != taker else 0
 
-    sent = [size(me, taker) if me in owners else 0 for taker in ranks]
-    received = [size(owner, me) if owner in owners else 0 for owner in ranks]
-    needed = any(size(owner, taker) for owner in owners for taker in ranks)
+    sent = [size(me, taker) if me in owners and taker in takers else 0 for taker in ranks]
+    received = [size(owner, me) if owner in owners and me in takers else 0 for owner in ranks]
+    needed = any(size(owner, taker) for owner in owners for taker in takers)
     return Traffic(sent, received, needed)
+
+
+def _takers(
+    sources: Sequence[SharedSource], owned: Owned, owners: Sequence[int]
+) -> list[Sequence[int]]:
+    """All processes, in as many parts as keep small what an owner sends to one of them.
+
+    Of replicas of shards an owner sends as many copies as there are replicas; what all processes
+    hold whole is broadcast, and no copy is made.
+    """
+    ranks = range(len(owned))
+    if all(len(sources[i].matrix.holders) == len(ranks) for o in owners for i in owned[o]):
+        return [ranks]
+    most = max(sum(sources[i].returned_bytes(t) for t in ranks for i in owned[o]) for o in owners)
+    parts = -(-most // (RETURNED_STACKS * local.STACK_BYTES)) or 1
+    length = -(-len(ranks) // parts)
+    return [ranks[start : start + length] for start in ranks[::length]]
 
 
 def _together(sources: Sequence[SharedSource], owned: Owned) -> list[list[int]]:

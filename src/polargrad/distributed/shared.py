@@ -234,7 +234,7 @@ class _Replicated(_Rounds):
     def give_back(self, number: int, part: int, results: tuple[Tensor, ...]) -> _Returning:
         owned = self.schedule.rounds[number]
         pending, arriving = [], []
-        for owner in self.schedule.returns[number][part]:
+        for owner in self.schedule.returns[number][part].owners:
             size = sum(self.sources[i].returned_bytes(self.me) for i in owned[owner])
             writer = Writer(size, self.device)
             if owner == self.me:
@@ -270,9 +270,9 @@ class _Sharded(_Rounds):
         return {giver: Reader(piece) for giver, piece in enumerate(pieces)}
 
     def give_back(self, number: int, part: int, results: tuple[Tensor, ...]) -> _Returning:
-        owned, owners = self.schedule.rounds[number], self.schedule.returns[number][part]
-        traffic = self.schedule.returned[number][part]
-        others = [owner for owner in owners if owner != self.me]
+        owned = self.schedule.rounds[number]
+        owners, takers, traffic = self.schedule.returns[number][part]
+        others = [owner for owner in owners if owner != self.me and self.me in takers]
         if not traffic.needed:
             nothing = torch.empty(0, dtype=torch.uint8, device=self.device)
             return _Returning([], [(owner, nothing) for owner in others], owned)
