@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 from peak import Peak
+from sent import Sent
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -104,41 +105,6 @@ def products(layout, preset):
     with FlopCounterMode(display=False) as whole:
         layouts.alone(lambda groups: made(preset, groups), 1)
     return counter.get_total_flops(), whole.get_total_flops()
-
-
-class Sent:
-    """Counts the bytes that this process sends to others, by wrapping the collectives."""
-
-    def __init__(self):
-        self.bytes, self.calls = 0, []
-
-    def __enter__(self):
-        self.kept = dist.all_to_all_single, dist.broadcast, dist.all_reduce
-        exchange, broadcast, reduce = self.kept
-        me = dist.get_rank()
-
-        def counted_exchange(output, given, out_sizes, sizes, group=None, async_op=False):
-            self.calls.append("all_to_all_single")
-            mine = sizes[dist.get_rank(group)]
-            self.bytes += (sum(sizes) - mine) * given.element_size()
-            return exchange(output, given, out_sizes, sizes, group=group, async_op=async_op)
-
-        def counted_broadcast(tensor, source, group=None, async_op=False):
-            self.calls.append("broadcast")
-            if source == me:
-                self.bytes += tensor.nbytes * (dist.get_world_size(group) - 1)
-            return broadcast(tensor, source, group=group, async_op=async_op)
-
-        def counted_reduce(tensor, *more, **options):
-            self.calls.append("all_reduce")
-            return reduce(tensor, *more, **options)
-
-        dist.all_to_all_single = counted_exchange
-        dist.broadcast, dist.all_reduce = counted_broadcast, counted_reduce
-        return self
-
-    def __exit__(self, *error):
-        dist.all_to_all_single, dist.broadcast, dist.all_reduce = self.kept
 
 
 def sent(layout, preset="PolarGrad, svd", large=True, only=None):

@@ -9,9 +9,9 @@ import polargrad as pg
 
 SHARDED = ("updates", {"layout": "fully_shard", "preset": "PolarGrad, found", "steps": 2})
 TOGETHER = ("same_everywhere", {"preset": "PolarGrad, found"})
-EXPERTS = ("sent", {"layout": "fully_shard", "large": False, "only": "experts.weight"})
+EMPTY = ("random_shapes", {"layout": "fully_shard", "seed": 2})
 CUT = ("shards_as_matrices", {"layout": "fully_shard"})
-CASES = [SHARDED, TOGETHER, EXPERTS, CUT]
+CASES = [SHARDED, TOGETHER, EMPTY, CUT]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def test_c15_shards_take_the_step_of_their_matrix(found):
 
 
 def test_c49_empty_and_uneven_shards_neither_hang_nor_crash(found):
-    """1 × 6 and 7 × 5 among four: 1, 0, 0, 0 rows and 2, 2, 2, 1."""
-    assert len(found["updates"]) == 4
+    """Up to seven rows among four, and matrices without any."""
+    assert max(distance for distance, *_ in found["random_shapes"]) < 1e-12
 
 
 def test_c50_one_device_needs_no_process_group():

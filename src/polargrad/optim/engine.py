@@ -16,6 +16,7 @@ from torch.optim.optimizer import ParamsT
 from polargrad.distributed import Sharing
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
+from polargrad.optim.agreement import agreed
 from polargrad.optim.gradients import (
     active,
     all_finite,
@@ -309,7 +310,9 @@ class MatrixOptimizer(Optimizer):
             place_like_parameters(group, params)
         stepped = list(itertools.chain.from_iterable(chosen))
         with stage("check"):
-            finite = self._agreed(self._finite(stepped), chosen, whole)
+            finite = agreed(
+                self._sharing, self.param_groups, chosen, self._finite(stepped), whole, self._gated
+            )
         if finite is None:
             if whole and not self.state:
                 warn_of_no_gradient(self.param_groups)
@@ -366,26 +369,6 @@ class MatrixOptimizer(Optimizer):
         if elsewhere or (params and self._gated(params[0])):
             return all_finite(params)
         return finite_on_host(params)
-
-    def _agreed(
-        self, finite: Tensor | bool | None, chosen: list[list[Tensor]], whole: bool
-    ) -> Tensor | bool | None:
-        """The verdict of all processes that share parameters, None where there is no gradient."""
-        members = (p for group in self.param_groups for p in group["params"])
-        shared = next((p for p in members if self._sharing.ranks_of(p) is not None), None)
-        if shared is None:
-            return finite
-        named = [
-            (name, p)
-            for group, params in zip(self.param_groups, chosen, strict=True)
-            for name, p in named_parameters(group)
-            if whole or any(p is q for q in params)
-        ]
-        if finite is None:  # this process holds nothing of what has a gradient
-            gated = self._gated(shared)
-            finite = torch.ones((), dtype=torch.bool, device=shared.device) if gated else True
-        agreed = self._sharing.agreed(finite, named, shared.device)
-        return agreed if any(chosen) else None
 
     def _gated(self, held: Tensor) -> bool:
         """Whether the verdict stays on the device of a tensor: on a CPU reading costs nothing."""
