@@ -8,6 +8,7 @@ Wrong arguments raise ``ValueError`` or ``TypeError`` where they are given. What
 from __future__ import annotations
 
 __all__ = [
+    "CollectiveError",
     "DataError",
     "MissingExtraError",
     "NonFiniteError",
@@ -25,6 +26,10 @@ class PolarGradError(RuntimeError):
 
 class NonFiniteError(PolarGradError):
     """A matrix or a gradient holds an infinite or undefined entry."""
+
+
+class CollectiveError(PolarGradError):
+    """Processes that share parameters could not speak to each other, or hold different ones."""
 
 
 class ToleranceError(PolarGradError, ValueError):

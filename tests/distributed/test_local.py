@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import polargrad as pg
-from polargrad.distributed import LocalExecutor, Source, executor_for, local
+from polargrad.distributed import LocalExecutor, Source, local
 
 SHAPES = [(3, 2), (2, 3), (3, 2), (4, 4), (3, 2), (1, 1), (4, 4)]
 
@@ -206,56 +206,6 @@ class TestInTheOptimizer:
         for other in results[1:]:
             for a, b in zip(results[0], other, strict=True):
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-
-
-@pytest.fixture
-def one_process():
-    """A device mesh of this process alone."""
-    distributed = torch.distributed
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        yield distributed.device_mesh.init_device_mesh("cpu", (1,))
-    finally:
-        distributed.destroy_process_group()
-
-
-class Sharded(nn.Parameter):
-    """A parameter with a device mesh, as a DTensor has one."""
-
-    device_mesh = "(2,)"
-
-
-class TestShardedParameters:
-    """A shard is not the matrix."""
-
-    def test_refused_with_the_remedy(self):
-        w = Sharded(torch.eye(3))
-        with pytest.raises(TypeError, match=r"parameter blocks\.0 is a DTensor.*whole parameters"):
-            executor_for(w, "blocks.0")
-
-    @pytest.mark.parametrize("rule", ["matrix", "adamw"])
-    def test_refused_when_it_is_given(self, rule):
-        groups = [{"params": [("w", nn.Parameter(torch.eye(2)))]}]
-        groups += [{"params": [("shard", Sharded(torch.eye(3)))], "rule": rule}]
-        with pytest.raises(TypeError, match="parameter shard is a DTensor"):
-            pg.PolarGrad(groups, lr=0.1)
-
-    def test_a_true_dtensor_is_refused(self, one_process):
-        from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
-
-        def shard(name, module, mesh):
-            if isinstance(module, nn.Linear):
-                weight = distribute_tensor(module.weight.detach(), mesh, [Shard(0)])
-                module.weight = nn.Parameter(weight)
-
-        model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
-        distribute_module(model, one_process, shard)
-        groups = pg.param_groups(model)
-        with pytest.raises(TypeError, match=r"parameter 0\.weight is a DTensor"):
-            pg.PolarGrad(groups, lr=0.1)
-
-    def test_a_whole_one_is_local(self):
-        assert isinstance(executor_for(nn.Parameter(torch.eye(3)), "w"), LocalExecutor)
 
 
 def test_works_without_a_process_group():

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-
-import polargrad as pg
 
 WORLD = 2
 WORKER = Path(__file__).with_name("data_parallel_worker.py")
@@ -58,20 +54,3 @@ def test_zero_redundancy_shares_the_matrices_out(report):
 def test_zero_redundancy_of_routed_groups_is_refused(report):
     """It cuts the lists of a group short, and the views no longer fit."""
     assert "must have one entry for each of the" in report["routed groups shared out"]
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 's'}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("process_group")
-def test_a_fully_sharded_model_is_refused_with_the_remedy(model):
-    module = model()
-    fully_shard(module)
-    with pytest.raises(TypeError, match=r"1\.weight is a DTensor.*Use DistributedDataParallel"):
-        pg.PolarGrad(pg.param_groups(module, vector_lr=0.01), lr=0.05)
-    with pytest.raises(TypeError, match="number 0 is a DTensor"):
-        pg.PolarGrad([p for p in module.parameters() if p.ndim == 2], lr=0.05)

@@ -4,13 +4,11 @@ A unit is what a stack may hold, or one logical matrix in its working dtype wher
 """
 
 import math
-import weakref
 
 import pytest
 import torch
+from peak import Peak
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import polargrad as pg
 from polargrad import optim
@@ -19,42 +17,6 @@ from polargrad.optim import elementwise
 from polargrad.optim.memory import stacks_held, step_bytes
 
 UNIT = 4 * 8 * 32 * 32  # eight matrices 32 × 32 of float32
-
-
-class Peak(TorchDispatchMode):
-    """The most bytes that storages made inside of it have held at once.
-
-    What the library needs inside of one operation, such as the workspace of LAPACK, is not seen.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.held, self.now, self.most = {}, 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if is_tensor(t)}
-        result = function(*args, **kwargs)
-        for t in filter(is_tensor, tree_leaves(result)):
-            if t.untyped_storage()._cdata not in given:
-                self.count(t.untyped_storage())
-        return result
-
-    def count(self, storage):
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.held:
-            return
-        self.held[key] = size
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self.forget, key)
-
-    def forget(self, key):
-        self.now -= self.held.pop(key, 0)
-
-
-def is_tensor(x):
-    return isinstance(x, torch.Tensor)
 
 
 def randn(shape, seed, dtype):

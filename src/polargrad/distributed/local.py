@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["STACK_BYTES", "LocalExecutor", "Source", "executor_for"]
+__all__ = ["STACK_BYTES", "LocalExecutor", "Source", "StackFunction", "stacks"]
 
 # A stack is a copy that a step makes; it is cut where it would pass this size.
 STACK_BYTES = 64 * 2**20
@@ -72,7 +73,16 @@ class LocalExecutor:
             deliver(positions, function(positions, *stacked))
 
 
-def stacks(sources: Sequence[Source]) -> Iterator[list[int]]:
+class _Sized(Protocol):
+    """What may share a stack."""
+
+    @property
+    def key(self) -> Hashable: ...
+    @property
+    def size(self) -> int: ...
+
+
+def stacks(sources: Sequence[_Sized]) -> Iterator[list[int]]:
     """Yield the positions of the matrices of each stack."""
     buckets: dict[Hashable, list[int]] = {}
     for position, source in enumerate(sources):
@@ -81,17 +91,3 @@ def stacks(sources: Sequence[Source]) -> Iterator[list[int]]:
         most = max(1, STACK_BYTES // max(1, sources[positions[0]].size))
         for start in range(0, len(positions), most):
             yield positions[start : start + most]
-
-
-def executor_for(parameter: Tensor, name: str) -> LocalExecutor:
-    """Return the executor for a parameter.
-
-    Raises:
-        TypeError: for a sharded parameter (DTensor), which would be stepped by its shards.
-    """
-    if hasattr(parameter, "device_mesh"):
-        raise TypeError(
-            f"parameter {name} is a DTensor, and a shard is not the matrix: this version steps "
-            "whole parameters only. Use DistributedDataParallel, or leave it out of fully_shard"
-        )
-    return LocalExecutor()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from polargrad.distributed import is_distributed
+
 __all__ = ["accumulation_ratio"]
 
 # Micro-batches of unequal sizes, dropout and rounding change a gradient by less than this.
@@ -90,4 +92,8 @@ def _gradients(params: list[Tensor], passes: Callable[[], object]) -> dict[int, 
 
 
 def _inner(x: Tensor, y: Tensor) -> float:
-    return float((x.double() * y.double()).sum())
+    product = (x.double() * y.double()).sum()
+    # Of a DTensor a sum over what each process holds, not yet added up.
+    if is_distributed(product):
+        product = product.full_tensor()  # type: ignore[attr-defined]
+    return float(product)

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, get_type_hints
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 __all__ = ["EngineOptions", "PolarOptions", "point"]
 
@@ -30,6 +31,7 @@ class EngineOptions(TypedDict, total=False):
     vector_betas: tuple[float, float]
     vector_eps: float
     vector_weight_decay: float
+    process_group: ProcessGroup | None
 
 
 class PolarOptions(EngineOptions, total=False):

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.buffers import BUFFER
 from polargrad.optim.entries import count_of
-from polargrad.optim.matrix import BUFFER, STEP
+from polargrad.optim.matrix import STEP
 from polargrad.optim.signal import FORMS
 
 __all__ = ["convert_state"]

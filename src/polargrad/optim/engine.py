@@ -9,18 +9,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from polargrad.distributed import Sharing
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
+from polargrad.optim.agreement import agreed
 from polargrad.optim.gradients import (
     active,
     all_finite,
     finite_on_host,
+    place_like_parameters,
     refuse_nonfinite,
-    refuse_sharded,
     refuse_sparse,
+    warn_of_no_gradient,
 )
 from polargrad.optim.group_members import (
     VECTOR_KEYS,
@@ -124,12 +128,16 @@ class MatrixOptimizer(Optimizer):
         vector_betas: AdamW's betas.
         vector_eps: AdamW's eps.
         vector_weight_decay: AdamW's decoupled decay.
+        process_group: the processes that hold equal copies of all plain parameters, with equal
+            gradients, as under ``DistributedDataParallel``: each matrix is then worked on by one
+            of them. None: by each. DTensors say themselves who shares them (``docs/distributed``).
 
     Raises:
         ValueError: for an option outside its range or without effect, a vector without
             ``vector_lr``, a parameter twice, or no matrix at all.
-        TypeError: for a complex, integer or sharded parameter.
+        TypeError: for a complex or integer parameter, or one whose matrix cannot be restored.
         NonFiniteError: in :meth:`step`, with ``nonfinite="raise"``.
+        CollectiveError: in :meth:`step`, where processes that share parameters cannot agree.
 
     Example:
         >>> X = torch.nn.Parameter(torch.eye(3))
@@ -176,11 +184,13 @@ class MatrixOptimizer(Optimizer):
         vector_betas: tuple[float, float] = (0.9, 0.999),
         vector_eps: float = 1e-8,
         vector_weight_decay: float = 0.0,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         given = dict(locals())
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
         self.nonfinite, self.capturable, self.shared_lr = nonfinite, capturable, shared_lr
+        self._sharing = Sharing(process_group)
         # Changed in place: an attribute that is set anew is lost to torch.compile.
         with torch.inference_mode(False):
             self._skipped = torch.zeros((), dtype=torch.int64, device="cpu")
@@ -288,17 +298,24 @@ class MatrixOptimizer(Optimizer):
                 "got another"
             )
         self._opt_called = True  # or schedulers would warn that no step was taken
-        self._step(chosen)
+        self._step(chosen, whole=False)
 
-    def _step(self, chosen: list[list[Tensor]]) -> None:
-        """Step the parameters in ``chosen``, a list for each group; all of them or none."""
+    def _step(self, chosen: list[list[Tensor]], whole: bool = True) -> None:
+        """Step the parameters in ``chosen``, a list for each group; all of them or none.
+
+        ``whole`` says whether these are all that have a gradient.
+        """
         for group, params in zip(self.param_groups, chosen, strict=True):
             refuse_sparse(group, params)
-            refuse_sharded(group, params)
+            place_like_parameters(group, params)
         stepped = list(itertools.chain.from_iterable(chosen))
         with stage("check"):
-            finite = self._finite(stepped)
+            finite = agreed(
+                self._sharing, self.param_groups, chosen, self._finite(stepped), whole, self._gated
+            )
         if finite is None:
+            if whole and not self.state:
+                warn_of_no_gradient(self.param_groups)
             return
         if self.nonfinite == "raise" and not bool(finite):
             refuse_nonfinite(self.param_groups, stepped)
@@ -320,7 +337,7 @@ class MatrixOptimizer(Optimizer):
                 continue
             if group["rule"] == "adamw":
                 with stage("adamw"):
-                    adamw_update(group, params, self.state, gate)
+                    adamw_update(group, params, self.state, gate, self._sharing)
             else:
                 views = group["views"]
                 if len(params) < len(views):
@@ -329,7 +346,9 @@ class MatrixOptimizer(Optimizer):
                         v for p, v in zip(group["params"], views, strict=True) if id(p) in kept
                     ]
                 form = self._geometry(group)
-                matrix_update(group, number, form, params, views, self.state, gate, decay)
+                matrix_update(
+                    group, number, form, params, views, self.state, gate, decay, self._sharing
+                )
 
     def _geometry(self, group: dict[str, Any]) -> Geometry:
         """What the geometry of a group describes, made once: a given Hessian is decomposed."""
@@ -405,6 +424,8 @@ class MatrixOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._skipped = torch.as_tensor(self._skipped).clone()  # a number in older pickles
+        if "_sharing" not in self.__dict__:  # process groups are not pickled, but stay at a load
+            self._sharing = Sharing()
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("nonfinite", "capturable", "shared_lr", "_skipped", "_vector_defaults")

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from polargrad.distributed import Sharing, local_part
+from polargrad.distributed.patches import Patch, Strided
+from polargrad.distributed.ranks import Ranks
+from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, regions
 
-__all__ = ["Entry", "count_of", "entries_of", "gradient_of", "numbers_of", "pieces"]
+__all__ = [
+    *("Entry", "Shared", "count_of", "entries_of", "gradient_of", "numbers_of", "parts_of"),
+    "pieces",
+]
 
 
 class Entry(NamedTuple):
-    """One logical matrix of a step.
+    """One logical matrix of a step, or a part of one that processes share.
 
     Attributes:
         parameter: the position of its parameter.
         number: its position among the logical matrices of the parameter.
         block: which of the shapes among those it has.
         place: its position among those of that shape.
-        target: the matrix in the parameter.
-        gradient: the matrix in the gradient.
+        target: the matrix in the parameter; of a shared one its shape alone.
+        gradient: the matrix in the gradient, and so on.
         buffer: the matrix in the momentum, None without one.
+        last: the matrix in the last direction, None where it is not kept.
+        shared: who shares the matrix, and which parts of it are here; None where it is whole.
+        start: of a part, the position of its first entry in the matrix.
     """
 
     parameter: int
@@ -33,32 +44,135 @@ class Entry(NamedTuple):
     target: Region
     gradient: Region
     buffer: Region | None
+    last: Region | None = None
+    shared: Shared | None = None
+    start: int = 0
+
+
+class Shared(NamedTuple):
+    """A logical matrix that processes share.
+
+    Attributes:
+        ranks: the processes.
+        matrix: what each of them holds.
+        parts: what is here.
+        device: where it is.
+        dtypes: of the parameter, its gradient and its momentum, if it has one.
+    """
+
+    ranks: Ranks
+    matrix: SharedMatrix
+    parts: tuple[Entry, ...]
+    device: torch.device
+    dtypes: tuple[torch.dtype, ...]
 
 
 def entries_of(
-    params: Sequence[Tensor], views: Sequence[View], buffers: Sequence[Tensor] | None
+    params: Sequence[Tensor],
+    views: Sequence[View],
+    buffers: Sequence[Tensor] | None = None,
+    lasts: Sequence[Tensor] | None = None,
+    sharing: Sharing | None = None,
 ) -> list[Entry]:
     """The logical matrices of all parameters, in order; what is empty has none."""
     entries = []
-    for index, (p, view) in enumerate(zip(params, views, strict=True)):
-        if not p.numel():
+    for index, (parameter, view) in enumerate(zip(params, views, strict=True)):
+        if not parameter.numel():
+            continue
+        held = [parameter, gradient_of(parameter), *(x[index] for x in (buffers, lasts) if x)]
+        p, gradient, *beside = map(local_part, held)
+        buffer = beside.pop(0) if buffers else None
+        last = beside.pop(0) if lasts else None
+        ranks = sharing.ranks_of(parameter) if sharing is not None else None
+        if ranks is not None:
+            assert sharing is not None  # or it would share nothing
+            matrices = sharing.matrices(parameter, repr(view), _whole(view, parameter))
+            tensors = (p, gradient, buffer, last)
+            entries += _shared_entries(index, matrices, ranks, tensors)
             continue
         if view == WHOLE and p.ndim == 2:  # what most are, in no time
-            average = Region(buffers[index], 1) if buffers is not None else None
-            entries.append(Entry(index, 0, 0, 0, Region(p, 1), Region(gradient_of(p), 1), average))
+            average = None if buffer is None else Region(buffer, 1)
+            before = None if last is None else Region(last, 1)
+            entry = Entry(index, 0, 0, 0, Region(p, 1), Region(gradient, 1), average, before)
+            entries.append(entry)
             continue
-        targets, gradients = regions(view, p), regions(view, gradient_of(p))
-        averages: Sequence[Region | None] = (
-            regions(view, buffers[index]) if buffers is not None else [None] * len(targets)
+        targets = regions(view, p)
+        nothing: Sequence[Region | None] = [None] * len(targets)
+        parts = zip(
+            targets,
+            regions(view, gradient),
+            nothing if buffer is None else regions(view, buffer),
+            nothing if last is None else regions(view, last),
+            strict=True,
         )
         blocks: dict[tuple[int, int], int] = {}
         places: Counter[int] = Counter()
-        parts = zip(targets, gradients, averages, strict=True)
-        for number, (target, gradient, buffer) in enumerate(parts):
-            block = blocks.setdefault(target.shape, len(blocks))
-            entries.append(Entry(index, number, block, places[block], target, gradient, buffer))
+        for number, regions_of_one in enumerate(parts):
+            block = blocks.setdefault(regions_of_one[0].shape, len(blocks))
+            entries.append(Entry(index, number, block, places[block], *regions_of_one))
             places[block] += 1
     return entries
+
+
+def _whole(view: View, parameter: Tensor) -> Callable[[], list[Strided]]:
+    """What returns the matrices in a whole parameter, of which a process may hold a part."""
+
+    def matrices() -> list[Strided]:
+        example = torch.empty(parameter.shape, device="meta")
+        return [
+            Strided(
+                tuple(region.tensor.shape),
+                region.tensor.stride(),
+                int(region.tensor.storage_offset()),
+                region.rows,
+            )
+            for region in regions(view, example)
+        ]
+
+    return matrices
+
+
+def _shared_entries(
+    index: int,
+    matrices: Sequence[SharedMatrix],
+    ranks: Ranks,
+    tensors: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+) -> list[Entry]:
+    """The logical matrices of a parameter that processes share."""
+    blocks: dict[tuple[int, int], int] = {}
+    places: Counter[int] = Counter()
+    entries = []
+    for number, matrix in enumerate(matrices):
+        block = blocks.setdefault(matrix.shape, len(blocks))
+        place = places[block]
+        places[block] += 1
+        shape = Region(torch.empty(matrix.sizes, device="meta"), matrix.rows)
+
+        def region(x: Tensor | None, patch: Patch, rows: int = matrix.rows) -> Region | None:
+            return None if x is None else Region(patch.of(x), rows)
+
+        parts = []
+        for patch in matrix.patches[ranks.index]:
+            target, gradient, buffer, last = (region(x, patch) for x in tensors)
+            assert target is not None
+            assert gradient is not None
+            start = matrix.position(patch)
+            parts.append(
+                Entry(index, number, block, place, target, gradient, buffer, last, None, start)
+            )
+        dtypes = tuple(x.dtype for x in tensors[:3] if x is not None)
+        shared = Shared(ranks, matrix, tuple(parts), tensors[0].device, dtypes)
+        entries.append(Entry(index, number, block, place, shape, shape, None, None, shared))
+    return entries
+
+
+def parts_of(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """What is here of each: a matrix itself, or its parts."""
+    for entry in entries:
+        if entry.shared is None:
+            yield entry
+        else:
+            yield from entry.shared.parts
 
 
 def count_of(p: Tensor, view: View) -> int:

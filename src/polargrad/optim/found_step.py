@@ -8,12 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polargrad.linalg.precision import double_dtype
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
 from polargrad.optim.inner_products import products, products_on_host
-from polargrad.optim.routing.views import Region, View, regions
-from polargrad.optim.step_size import EVIDENCE, LAST, REACH, SIZE, start_step_size, step_size
+from polargrad.optim.shared_sums import sums
+from polargrad.optim.step_size import (
+    EVIDENCE,
+    FOUND_KEYS,
+    REACH,
+    SIZE,
+    start_step_size,
+    step_size,
+)
 
 __all__ = ["FoundSteps"]
 
@@ -26,8 +34,7 @@ class FoundSteps:
     Args:
         group: with its ``step_rate`` η and ``first_step``.
         params: the parameters that are stepped.
-        views: of each.
-        entries: their logical matrices.
+        entries: their logical matrices, with their last directions.
         state: of the optimizer; what is missing in it is begun.
         gate: as for :func:`polargrad.optim.matrix.matrix_update`.
     """
@@ -36,16 +43,12 @@ class FoundSteps:
         self,
         group: Mapping[str, Any],
         params: Sequence[Tensor],
-        views: Sequence[View],
         entries: Sequence[Entry],
         state: Mapping[Tensor, dict[str, Any]],
         gate: Tensor | None,
     ) -> None:
         self.group, self.entries, self.gate = group, entries, gate
-        self.last: list[Region] = []
-        for p, view in zip(params, views, strict=True):
-            start_step_size(group, p, view, state[p])
-            self.last += regions(view, state[p][LAST]) if p.numel() else []
+        self._start(params, state)
         self.owners = [state[params[e.parameter]] for e in entries]
         multiplier = step_size(group)
         # How much of its size a step is taken at: what is above 1 tells no more.
@@ -55,12 +58,27 @@ class FoundSteps:
         self.taken: dict[int, Tensor] = {}
         self.after: list[tuple[list[Tensor], list[Tensor]]] = []
 
+    def _start(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Give parameters their first sizes, where they have none yet."""
+        missing = [any(key not in state[p] for key in FOUND_KEYS) for p in params]
+        fresh = [e for e in self.entries if missing[e.parameter]]
+        lengths: list[list[Tensor]] = [[] for _ in params]
+        # One exchange for all matrices on a device.
+        for positions in _by_device(fresh).values():
+            some = [fresh[i] for i in positions]
+            squares = sums(some, 1, _square_of_target, "the sizes of the parameters")
+            for entry, square in zip(some, squares, strict=True):
+                typical = (square[0] / min(entry.target.shape)).sqrt()
+                lengths[entry.parameter].append(typical.float())
+        for index, p in enumerate(params):
+            if missing[index]:
+                own = lengths[index]
+                stacked = torch.stack(own) if own else torch.zeros(0, device=p.device)
+                start_step_size(self.group, stacked, state[p])
+
     def find(self) -> None:
         """Look at all gradients, and find the sizes of this step."""
-        places: dict[torch.device, list[int]] = {}
-        for position, entry in enumerate(self.entries):
-            places.setdefault(entry.target.tensor.device, []).append(position)
-        for positions in places.values():
+        for positions in _by_device(self.entries).values():
             self._find(positions)
 
     def _find(self, positions: list[int]) -> None:
@@ -70,8 +88,8 @@ class FoundSteps:
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
         reach = torch.stack(numbers_of(REACH, entries, owners))
-        looks = zip(*map(self._look, positions), strict=True)
-        cosines = cosine(*(torch.stack(found) for found in looks))
+        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
+        cosines = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
         cosines = -cosines if self.group["maximize"] else cosines
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
@@ -84,9 +102,10 @@ class FoundSteps:
             sizes = torch.where(evidence[:, OWN_WEIGHT] == 0, first, sizes)
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
 
-    def _look(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨G, D⟩, ‖G‖_F and ‖D‖_F of one matrix, in float64."""
-        gradient, last = self.entries[position].gradient.matrix(), self.last[position].matrix()
+    def _look(self, entry: Entry) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨G, D⟩, ‖G‖² and ‖D‖² of one matrix, or of a part of it, in float64."""
+        assert entry.last is not None  # as entries have where sizes are found
+        gradient, last = entry.gradient.matrix(), entry.last.matrix()
         on_host = self.gate is None and gradient.device.type == "cpu"
         return products_on_host(gradient, last) if on_host else products(gradient, last)
 
@@ -94,13 +113,13 @@ class FoundSteps:
         """The sizes of the steps of a stack, (B,)."""
         return torch.stack([self.taken[i] for i in positions])
 
-    def decayed(self, positions: Sequence[int], direction: Tensor) -> Tensor:
+    def decayed(self, entries: Sequence[Entry], direction: Tensor) -> Tensor:
         r"""Return :math:`D + \lambda X` of a stack of directions, and keep it."""
         decay = self.group["weight_decay"]
         if isinstance(decay, Tensor) or decay:
-            matrices = torch.stack([self.entries[i].target.matrix() for i in positions])
+            matrices = torch.stack([entry.target.matrix() for entry in entries])
             direction = direction + decay * matrices.to(direction.dtype)
-        targets = [self.last[i].tensor for i in positions]
+        targets = [entry.last.tensor for entry in entries if entry.last is not None]
         taken = direction
         if isinstance(self.share, Tensor) or not self.share:
             taken = direction * (self.share > 0)  # what was not taken says nothing of its size
@@ -112,3 +131,18 @@ class FoundSteps:
         """Keep what was found, once all matrices have been stepped."""
         for targets, values in self.after:
             store(targets, values, self.gate)
+
+
+def _by_device(entries: Sequence[Entry]) -> dict[torch.device, list[int]]:
+    """The positions of the matrices on each device."""
+    places: dict[torch.device, list[int]] = {}
+    for position, entry in enumerate(entries):
+        device = entry.target.tensor.device if entry.shared is None else entry.shared.device
+        places.setdefault(device, []).append(position)
+    return places
+
+
+def _square_of_target(entry: Entry) -> tuple[Tensor]:
+    """‖X‖² of a matrix, or of a part of it."""
+    x = entry.target.matrix()
+    return (torch.linalg.vector_norm(x, dtype=double_dtype(x.dtype)).square(),)

@@ -15,7 +15,15 @@ from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry
 from polargrad.optim.routing.views import View, logical_shapes
 
-__all__ = ["accumulated", "gathered", "geometry_state", "scatter", "start_geometry", "state_bytes"]
+__all__ = [
+    "accumulated",
+    "gathered",
+    "geometry_state",
+    "scatter",
+    "start_geometry",
+    "state_bytes",
+    "state_of_one",
+]
 
 
 def start_geometry(form: Geometry, p: Tensor, view: View, own: dict[str, Any]) -> None:
@@ -40,10 +48,15 @@ def geometry_state(form: Geometry, p: Tensor, view: View) -> dict[str, Tensor]:
 
 
 @functools.lru_cache(maxsize=256)
+def state_of_one(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> State:
+    """What is kept for a matrix of this shape, without its numbers."""
+    return form.start(torch.empty(1, *shape, dtype=dtype, device="meta"))
+
+
+@functools.lru_cache(maxsize=256)
 def state_bytes(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """The bytes that a matrix of this shape has beside it in a stack: state and workspace."""
-    example = torch.empty(1, *shape, dtype=dtype, device="meta")
-    state = sum(x.numel() * x.element_size() for x in form.start(example).values())
+    state = sum(x.numel() * x.element_size() for x in state_of_one(form, shape, dtype).values())
     return state + form.workspace(*shape)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from polargrad.distributed import executor_for
+from polargrad.distributed import check_layout, is_distributed, local_part
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import HALF
+from polargrad.optim.entries import gradient_of
 from polargrad.optim.group_members import named_parameters
 
 __all__ = [
     "active",
     "all_finite",
     "finite_on_host",
+    "place_like_parameters",
     "refuse_nonfinite",
-    "refuse_sharded",
     "refuse_sparse",
+    "warn_of_no_gradient",
 ]
 
 
@@ -39,14 +43,51 @@ def refuse_sparse(group: dict[str, Any], params: list[Tensor]) -> None:
         )
 
 
-def refuse_sharded(group: dict[str, Any], params: list[Tensor]) -> None:
-    """Raise TypeError for a parameter that has been put in the place of another, and is a shard.
+def place_like_parameters(group: dict[str, Any], params: list[Tensor]) -> None:
+    """Bring the gradients of DTensors to the placements of their parameters, where they differ.
 
-    ``accelerate`` and ``fully_shard`` do that after an optimizer has been made.
+    Tensor parallelism leaves some of them as sums that have not been added up.
+
+    Raises:
+        TypeError: for a parameter that has been put in the place of another, as ``accelerate`` does
+            after an optimizer has been made, and whose matrix cannot be restored.
     """
-    for p in params:
-        if hasattr(p, "device_mesh"):
-            executor_for(p, next(n for n, q in named_parameters(group) if q is p))
+    sharded = [p for p in params if is_distributed(p)]
+    names = {id(p): name for name, p in named_parameters(group)} if sharded else {}
+    for p in sharded:
+        check_layout(p, names[id(p)])
+        gradient = gradient_of(p)
+        if not is_distributed(gradient):
+            raise TypeError(
+                f"the gradient of parameter {names[id(p)]} must be a DTensor as the parameter is, "
+                f"got a plain tensor of shape {tuple(gradient.shape)}"
+            )
+        placements = p.placements  # type: ignore[attr-defined]
+        if gradient.placements != placements:  # type: ignore[attr-defined]
+            p.grad = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
+
+
+def _held(params: list[Tensor]) -> list[Tensor]:
+    """What this process holds of the gradients, but for what is empty."""
+    gradients = [local_part(p.grad) for p in params if p.grad is not None]
+    return [g for g in gradients if g.numel()]
+
+
+def warn_of_no_gradient(groups: list[dict[str, Any]]) -> None:
+    """Warn, among several processes, that not one parameter has a gradient.
+
+    ``fully_shard`` puts parameters of its own into a model, and an optimizer that was made before
+    holds the old ones: it would train nothing, without a word.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    number = sum(len(group["params"]) for group in groups)
+    warnings.warn(
+        f"none of the {number} parameters of the optimizer has a gradient, and none has had one: "
+        "make the optimizer after fully_shard, parallelize_module or whatever else puts parameters "
+        "of its own into the model",
+        stacklevel=5,
+    )
 
 
 def finite_on_host(params: list[Tensor]) -> bool | None:
@@ -54,7 +95,7 @@ def finite_on_host(params: list[Tensor]) -> bool | None:
 
     For gradients on a CPU, whose values can be read at once.
     """
-    gradients = [p.grad for p in params if p.grad is not None and p.grad.numel()]
+    gradients = _held(params)
     return all(map(_is_finite, gradients)) if gradients else None
 
 
@@ -68,7 +109,7 @@ def _is_finite(x: Tensor) -> bool:
 
 def all_finite(params: list[Tensor]) -> Tensor | None:
     """One boolean tensor for the gradients of these parameters, None if there are none."""
-    gradients = [p.grad for p in params if p.grad is not None and p.grad.numel()]
+    gradients = _held(params)
     if not gradients:
         return None
     device = gradients[0].device
@@ -92,6 +133,11 @@ def refuse_nonfinite(groups: list[dict[str, Any]], params: list[Tensor]) -> NoRe
     looked = {id(p) for p in params}
     named = [pair for group in groups for pair in named_parameters(group)]
     bad = [name for name, p in named if id(p) in looked and _broken(p)]
+    if not bad:
+        raise NonFiniteError(
+            "a gradient is not finite in the part that another process holds, whose message names "
+            "it; parameters and state are as they were"
+        )
     raise NonFiniteError(
         f"the gradient of {', '.join(bad[:5])}{', …' if len(bad) > 5 else ''} is not finite "
         f"({len(bad)} in all); parameters and state are as they were"
@@ -100,4 +146,5 @@ def refuse_nonfinite(groups: list[dict[str, Any]], params: list[Tensor]) -> NoRe
 
 def _broken(parameter: Tensor) -> bool:
     """Whether a parameter has a gradient that is not finite."""
-    return parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+    gradient = None if parameter.grad is None else local_part(parameter.grad)
+    return gradient is not None and not bool(torch.isfinite(gradient).all())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polargrad.distributed import executor_for
+from polargrad.distributed import check_layout
 from polargrad.geometry import MAGNITUDES, geometry
 from polargrad.geometry import plain as plain_geometry
 from polargrad.linalg import method as method_of
@@ -87,10 +87,10 @@ def check_group(group: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
 
     Raises:
         ValueError: for an option outside its range, or a parameter that its view does not fit.
-        TypeError: for a complex, integer or sharded parameter.
+        TypeError: for a complex or integer parameter, or one whose matrix cannot be restored.
     """
     for name, parameter in named:
-        executor_for(parameter, name)
+        check_layout(parameter, name)
         if not parameter.is_floating_point():
             raise TypeError(
                 f"parameter {name} is of {parameter.dtype}; allowed are real floating-point types"

@@ -1,4 +1,4 @@
-"""How two matrices lie to each other: their inner product and both norms, read once."""
+"""How two matrices lie to each other: their inner product and both squares, read once."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SMALLEST, LARGEST = 1e-24, 1e36
 
 
 def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return :math:`\langle X, Y\rangle`, :math:`\|X\|_F`, :math:`\|Y\|_F` without a look at them.
+    r"""Return :math:`\langle X, Y\rangle, \|X\|_F^2, \|Y\|_F^2` without a look at them.
 
     Args:
         x, y: matrices of one shape, of any real dtypes, on one device.
 
     Returns:
-        Three tensors of one number each; norms of float32 and narrower are summed in float64 where
-        the device has that, so that none overflows.
+        Three tensors of one number each, in float64, in which the squares of float32 and narrower
+        dtypes neither overflow nor vanish.
 
     Example:
-        >>> products(torch.eye(2), torch.full((2, 2), 0.5))
-        (tensor(1.), tensor(1.4142, dtype=torch.float64), tensor(1., dtype=torch.float64))
+        >>> torch.stack(products(torch.eye(2), torch.full((2, 2), 0.5)))
+        tensor([1.0000, 2.0000, 1.0000], dtype=torch.float64)
     """
     x = x.to(working_dtype(x.dtype))
     y = y.to(x.dtype)
     wide = double_dtype(x.dtype)
-    lengths = (torch.linalg.vector_norm(m, dtype=wide) for m in (x, y))
-    return torch.linalg.vecdot(x, y).sum(dtype=wide), *lengths
+    of_x, of_y = (torch.linalg.vector_norm(m, dtype=wide).square() for m in (x, y))
+    return torch.linalg.vecdot(x, y).sum(dtype=wide), of_x, of_y
 
 
 def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +55,7 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
     if dtype == torch.float32 and not all(SMALLEST < float(s) < LARGEST for s in squares):
         return products(x, y)
-    return inner, squares[0].sqrt(), squares[1].sqrt()
+    return inner, squares[0], squares[1]
 
 
 def _flat(part: Tensor, dtype: torch.dtype, place: Tensor) -> Tensor:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polargrad.distributed import LocalExecutor, Source
+from polargrad.distributed import LocalExecutor, Sharing, Source
 from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
+from polargrad.optim.buffers import buffer_of, last_of
 from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
-from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, pieces
+from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, parts_of, pieces
 from polargrad.optim.found_step import FoundSteps
 from polargrad.optim.geometry_state import (
     accumulated,
@@ -32,14 +33,14 @@ from polargrad.optim.geometry_state import (
 )
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
-from polargrad.optim.routing.views import View
+from polargrad.optim.routing.views import Region, View
+from polargrad.optim.shared_step import step_shared
 from polargrad.optim.signal import mixed
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import is_found, step_size
 
-__all__ = ["BUFFER", "STEP", "buffer_dtype", "matrix_update"]
+__all__ = ["STEP", "matrix_update"]
 
-BUFFER = "momentum_buffer"
 STEP = "step"
 
 
@@ -52,17 +53,18 @@ def matrix_update(
     state: Any,
     gate: Tensor | None,
     decay: Tensor | float | None,
+    sharing: Sharing | None = None,
 ) -> None:
     """Step the parameters in ``params``, which all have gradients, with the options of ``group``.
 
     ``number`` is the position of the group, ``form`` what its geometry describes, ``decay`` the
-    factor that decay leaves of a parameter. ``gate`` is None, or a tensor that is true where the
-    step counts; otherwise parameters and state keep every bit, and nothing waits for the device to
-    tell.
+    factor that decay leaves of a parameter, ``sharing`` knows who holds which parts of what.
+    ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
+    keep every bit, and nothing waits for the device to tell.
     """
     for p in params:
         state.setdefault(p, {})  # without momentum too: torch.distributed.checkpoint asks for it
-    _Update(group, number, form, params, views, state, gate, decay).run()
+    _Update(group, number, form, params, views, state, gate, decay, sharing).run()
 
 
 class _Update:
@@ -78,20 +80,22 @@ class _Update:
         state: Any,
         gate: Tensor | None,
         decay: Tensor | float | None,
+        sharing: Sharing | None,
     ) -> None:
         self.group, self.number, self.params, self.state = group, number, params, state
-        self.geometry, self.gate, self.decay = form, gate, decay
+        self.geometry, self.gate, self.decay, self.sharing = form, gate, decay, sharing
         beta = group["momentum"]
         self.beta: float | Tensor = beta.reshape(()) if isinstance(beta, Tensor) else beta
         self.averaged = isinstance(beta, Tensor) or beta > 0
         self.first = group["order"] == "momentum-first"
         self.corrected = group["bias_correction"] and self.averaged
         self.foreach = group["foreach"] is not False
-        buffers = [self._buffer(p) for p in params] if self.averaged else None
-        self.entries = entries_of(params, views, buffers)
+        buffers = [buffer_of(group, p, state[p]) for p in params] if self.averaged else None
+        lasts = [last_of(p, state[p]) for p in params] if is_found(group) else None
+        self.entries = entries_of(params, views, buffers, lasts, sharing)
         self.found: FoundSteps | None = None
-        if is_found(group):
-            self.found = FoundSteps(group, params, views, self.entries, state, gate)
+        if lasts is not None:
+            self.found = FoundSteps(group, params, self.entries, state, gate)
         if not (form.accumulates or self.corrected):
             return
         for p, view in zip(params, views, strict=True):
@@ -110,16 +114,34 @@ class _Update:
                 self._average(
                     [e for e, begun in zip(self.entries, self.begun, strict=True) if begun]
                 )
-        left = self._step_alone() if self._may_split() else range(len(self.entries))
-        if not left:
-            return
-        LocalExecutor().map(
-            lambda positions, *stacks: self._direction([left[i] for i in positions], *stacks),
-            [self._source(self.entries[i]) for i in left],
-            lambda positions, results: self._update([left[i] for i in positions], results),
-        )
+        left = [i for i, e in enumerate(self.entries) if e.shared is None]
+        left = self._step_alone(left) if self._may_split() else left
+        if left:
+            LocalExecutor().map(
+                lambda positions, *stacks: self._direction([left[i] for i in positions], *stacks),
+                [self._source(self.entries[i]) for i in left],
+                lambda positions, results: self._update([left[i] for i in positions], results),
+            )
+        self._step_shared()
         if self.found is not None:
             self.found.keep()
+
+    def _step_shared(self) -> None:
+        """Step the matrices that processes share."""
+        if self.sharing is None:
+            return
+        kept = {id(p) for p in self.params}
+        step_shared(
+            self.group,
+            self.geometry,
+            self.sharing,
+            [i for i, p in enumerate(self.group["params"]) if id(p) in kept],
+            self.entries,
+            self._reads(),
+            self.corrected,
+            self._direction,
+            self._update_parts,
+        )
 
     def _may_split(self) -> bool:
         """Whether a direction may be a product that is added to its matrix in one call.
@@ -132,13 +154,13 @@ class _Update:
         known = self.gate is None and self.found is None
         return plain and known and signal_as_it_is and (self.first or not self.averaged)
 
-    def _step_alone(self) -> list[int]:
+    def _step_alone(self, positions: list[int]) -> list[int]:
         """Step the small matrices that no other shares a shape with; return which are left."""
-        counts = Counter([e.target.shape for e in self.entries])
+        counts = Counter([self.entries[i].target.shape for i in positions])
         return [
-            position
-            for position, entry in enumerate(self.entries)
-            if counts[entry.target.shape] > 1 or not self._stepped(entry)
+            i
+            for i in positions
+            if counts[self.entries[i].target.shape] > 1 or not self._stepped(self.entries[i])
         ]
 
     def _stepped(self, entry: Entry) -> bool:
@@ -175,9 +197,10 @@ class _Update:
 
     def _average(self, entries: list[Entry]) -> None:
         """The momentum of gradients, one step further."""
+        parts = list(parts_of(entries))
         average(
-            [e.buffer.tensor for e in entries if e.buffer is not None],
-            [e.gradient.tensor for e in entries],
+            [e.buffer.tensor for e in parts if e.buffer is not None],
+            [e.gradient.tensor for e in parts],
             self.beta,
             form=self.group["momentum_form"],
             gate=self.gate,
@@ -187,17 +210,20 @@ class _Update:
 
     def _source(self, entry: Entry) -> Source:
         """The signal of a matrix, and beside it the gradient where something needs it."""
-        # With momentum before the direction the signal is the momentum, else the gradient.
-        signal = entry.gradient
-        read = [entry.gradient]
-        if entry.buffer is not None and self.first:
-            signal = entry.buffer
-            beside = self.geometry.accumulates or self.group["nesterov"] or self.corrected
-            read = [entry.buffer, *read] if beside else [entry.buffer]
+        read: list[Region] = [getattr(entry, key) for key in self._reads()]
+        signal = read[0]
         tensor, dtype = signal.tensor, working_dtype(signal.tensor.dtype)
         key = (signal.shape, tensor.dtype, entry.gradient.tensor.dtype, tensor.device)
         size = tensor.numel() * dtype.itemsize + self._beside(signal.shape, dtype)
         return Source(key, size, lambda: tuple(region.matrix() for region in read))
+
+    def _reads(self) -> tuple[str, ...]:
+        """What a direction is found from: the signal first."""
+        # With momentum before the direction the signal is the momentum, else the gradient.
+        if not (self.averaged and self.first):
+            return ("gradient",)
+        beside = self.geometry.accumulates or self.group["nesterov"] or self.corrected
+        return ("buffer", "gradient") if beside else ("buffer",)
 
     def _beside(self, shape: tuple[int, int], dtype: torch.dtype) -> int:
         """The bytes that a matrix has beside it in a stack."""
@@ -297,19 +323,52 @@ class _Update:
     def _apply(self, positions: list[int], results: tuple[Tensor, ...]) -> None:
         """Take the steps of a stack, and keep its new state."""
         direction, scale, *more = results
+        counts = self._keep(positions, more)
+        self._take(positions, self._chosen(positions)[0], direction, scale, counts)
+
+    def _update_parts(
+        self, position: int, patches: list[Tensor], rest: list[Tensor | None]
+    ) -> None:
+        """Take the step of one matrix in the parts that are here, and keep its new state."""
+        with stage("update"):
+            scale, *more = rest
+            counts = self._keep([position], [value for value in more if value is not None])
+            shared = self.entries[position].shared
+            assert shared is not None  # or it would not be in parts
+            for part, patch in zip(shared.parts, patches, strict=True):
+                assert scale is not None  # as it is sent to all who hold a part
+                direction = patch.reshape(1, *part.target.shape)
+                self._take([position], [part], direction, scale, counts)
+
+    def _keep(self, positions: list[int], more: list[Tensor]) -> Tensor | None:
+        """Keep what is known of a stack from now on; return the counts of its gradients."""
+        if not more:
+            return None
         entries, owners = self._chosen(positions)
-        counts = more.pop(0) if self.corrected else None
+        counts, *state = more if self.corrected else (None, *more)
         if counts is not None:
             store(numbers_of(STEP, entries, owners), list(counts.unbind(0)), self.gate)
-        if more:
-            scatter(self.geometry, entries, owners, more, self.gate)
+        kept = [value for value in state if value is not None]
+        if kept:
+            scatter(self.geometry, entries, owners, kept, self.gate)
+        return counts
+
+    def _take(
+        self,
+        positions: list[int],
+        entries: list[Entry],
+        direction: Tensor,
+        scale: Tensor,
+        counts: Tensor | None,
+    ) -> None:
+        """Take the steps of a stack of matrices, or of parts of equal shape."""
         if self.averaged and self.group["order"] == "polyak":
             self._move(positions, entries, self._summed(entries, direction, scale))
             return
         if self.averaged and not self.first:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
-            direction = self.found.decayed(positions, direction)
+            direction = self.found.decayed(entries, direction)
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:
@@ -322,18 +381,19 @@ class _Update:
                 shrink(targets, self.decay, self.foreach)
             subtract(targets, steps, self.foreach)
             return
-        for position, target, step in zip(positions, targets, steps, strict=True):
+        starts = [e.start for e in entries]
+        for position, start, target, step in zip(positions, starts, targets, steps, strict=True):
             wide = target.to(step.dtype)
             value = (wide if self.decay is None else wide * self.decay) - step
-            store([target], [self._rounded(value, target, position)], self.gate)
+            store([target], [self._rounded(value, target, position, start)], self.gate)
 
-    def _rounded(self, value: Tensor, target: Tensor, position: int) -> Tensor:
+    def _rounded(self, value: Tensor, target: Tensor, position: int, start: int) -> Tensor:
         """The value in the dtype of its target, rounded as the group says."""
         if self.group["rounding"] == "stochastic" and target.dtype == torch.bfloat16:
             steps = self.group.get(ATTEMPTS, 0)
-            return round_stochastically(
-                value, (self.group["rounding_seed"], steps, self.number, position)
-            )
+            key = (self.group["rounding_seed"], steps, self.number, position)
+            # Parts of a matrix draw bits of their own, and copies of a part the same.
+            return round_stochastically(value, (*key, start) if start else key)
         return value.to(target.dtype)
 
     def _smoothed(self, entries: list[Entry], direction: Tensor, counts: Tensor | None) -> Tensor:
@@ -355,21 +415,7 @@ class _Update:
         average(targets, inputs, self.beta, form=form, gate=self.gate, foreach=self.foreach)
         return torch.stack([buffer.matrix() for buffer in buffers]).to(new.dtype)
 
-    def _buffer(self, p: Tensor) -> Tensor:
-        """The momentum of a parameter, zero before the first step."""
-        if BUFFER not in self.state[p]:
-            self.state[p][BUFFER] = torch.zeros_like(
-                p, dtype=buffer_dtype(self.group, p), memory_format=torch.preserve_format
-            )
-        buffer: Tensor = self.state[p][BUFFER]
-        return buffer
-
 
 def _working(x: Tensor) -> Tensor:
     """A stack in at least float32."""
     return x.to(torch.float32) if x.dtype in HALF else x
-
-
-def buffer_dtype(group: dict[str, Any], p: Tensor) -> torch.dtype:
-    """The dtype of a momentum: as asked for, else at least float32."""
-    return COMPUTE_DTYPES.get(group["state_dtype"], working_dtype(p.dtype))

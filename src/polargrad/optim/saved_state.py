@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from polargrad.distributed import is_distributed
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.buffers import BUFFER, buffer_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.hypergradient import COLUMNS
-from polargrad.optim.matrix import BUFFER, STEP, buffer_dtype
+from polargrad.optim.matrix import STEP
 from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
@@ -25,6 +27,8 @@ __all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
 DATA_PARALLEL, COMPILED = "module.", "_orig_mod"
 # The lists of a group that have one entry for each parameter.
 PARALLEL = ("params", "param_names", "roles", "views", "reasons")
+# The state that has the shape of its parameter, and is sharded as it is.
+OF_ITS_SHAPE = (BUFFER, LAST, *STATE)
 # The key of a saved group under which the number of skipped steps is kept.
 SKIPPED = "skipped_steps"
 
@@ -108,7 +112,8 @@ def _current(view: dict[str, Any]) -> dict[str, Any]:
 
 def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str, Tensor]:
     """The state that a parameter has, without its numbers: what is allowed of a loaded one."""
-    example = parameter.detach().to("meta")
+    # Of the whole shape, also where processes hold parts of it.
+    example = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
     if group["rule"] == "adamw":
         return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
@@ -140,9 +145,36 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
                 continue
             dtype = expected[key].dtype if key in expected else value.dtype
             value = value.to(parameter.device, dtype, copy=True)
+            if key in OF_ITS_SHAPE:
+                value = _placed_as(parameter, value)
             # torch's fused kernel is wrong for moments that are not (see vector.py).
             plain = key in STATE and group["rule"] == "adamw"
             optimizer.state[parameter][key] = value.contiguous() if plain else value
+
+
+def _placed_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A tensor of the shape of a parameter, sharded as the parameter is, or whole beside it.
+
+    Only a DTensor of another placement is sent anywhere; then all its processes load together.
+    """
+    if not (is_distributed(parameter) or is_distributed(value)):
+        return value
+    mesh, placements = _placement(parameter)
+    if _placement(value) == (mesh, placements):
+        return value
+    if is_distributed(value):
+        value = value.full_tensor()  # type: ignore[attr-defined]
+    if mesh is None:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    placed: Tensor = distribute_tensor(value, mesh, placements, src_data_rank=None)
+    return placed
+
+
+def _placement(x: Tensor) -> tuple[Any, Any]:
+    """Mesh and placements of a DTensor, nothing of another."""
+    return getattr(x, "device_mesh", None), getattr(x, "placements", None)
 
 
 def migrate(group: dict[str, Any], defaults: dict[str, Any]) -> None:

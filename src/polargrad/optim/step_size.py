@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from polargrad.optim.hypergradient import COLUMNS
-from polargrad.optim.routing.views import View, regions
 
 __all__ = [
     *(
@@ -96,13 +95,14 @@ def is_found(group: Mapping[str, Any]) -> bool:
     return bool(group.get("step_size", GIVEN) == FOUND)
 
 
-def start_step_size(group: Mapping[str, Any], p: Tensor, view: View, own: dict[str, Any]) -> None:
-    """Give a parameter the state of a step size that is found, where it has none yet."""
-    if all(key in own for key in FOUND_KEYS):
-        return
-    matrices = [region.matrix() for region in regions(view, p)] if p.numel() else []
-    none = torch.zeros(0, device=p.device)
-    lengths = torch.stack([_typical(matrix) for matrix in matrices]) if matrices else none
+def start_step_size(group: Mapping[str, Any], lengths: Tensor, own: dict[str, Any]) -> None:
+    """Give a parameter the state of a step size that is found, but for the last direction.
+
+    Args:
+        group: with its ``first_step`` and ``momentum``.
+        lengths: the root mean square of the singular values of each matrix, float32, (N,).
+        own: the state of the parameter.
+    """
     reach = FARTHEST * (1.0 - group["momentum"]) * lengths
     reach = torch.where(lengths > 0, reach, math.inf)
     first = group["first_step"]
@@ -110,12 +110,5 @@ def start_step_size(group: Mapping[str, Any], p: Tensor, view: View, own: dict[s
         sizes = torch.where(lengths > 0, FIRST_SHARE * lengths, FIRST_OF_ZERO).minimum(reach)
     else:
         sizes = reach.clamp(max=first)
-    own[LAST] = torch.zeros_like(p, dtype=LAST_DTYPE, memory_format=torch.preserve_format)
     own[SIZE], own[REACH] = sizes, reach
-    own[EVIDENCE] = torch.zeros(len(matrices), len(COLUMNS), device=p.device)
-
-
-def _typical(matrix: Tensor) -> Tensor:
-    """The root mean square of the singular values, in float32."""
-    norm: Tensor = torch.linalg.vector_norm(matrix.float())
-    return norm / math.sqrt(min(matrix.shape))
+    own[EVIDENCE] = torch.zeros(len(lengths), len(COLUMNS), device=lengths.device)

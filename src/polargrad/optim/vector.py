@@ -8,14 +8,21 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from polargrad.distributed import Sharing, is_distributed, local_part
+from polargrad.distributed.ranks import Ranks
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.elementwise import batches, store
+from polargrad.optim.entries import gradient_of
 
 STATE = ("exp_avg", "exp_avg_sq")
 
 
 def adamw_update(
-    group: dict[str, Any], params: list[Tensor], state: Any, gate: Tensor | None
+    group: dict[str, Any],
+    params: list[Tensor],
+    state: Any,
+    gate: Tensor | None,
+    sharing: Sharing | None = None,
 ) -> None:
     r"""One AdamW step of the parameters in ``params``, which all have gradients.
 
@@ -28,7 +35,8 @@ def adamw_update(
     memory; it takes wrong entries, silently, where the strides of its tensors differ or leave gaps,
     and is given contiguous ones. ``foreach=True`` and ``False`` in the group choose torch's other
     forms. ``gate`` is None, or a tensor that is true where the step counts: the fused kernel reads
-    it on the device. torch.compile cannot look into that kernel, and gets the loop.
+    it on the device. torch.compile cannot look into that kernel, and gets the loop. Of a DTensor
+    each process steps what it holds; ``sharing`` knows with whom.
 
     Source: I. Loshchilov, F. Hutter, arXiv 1711.05101; torch.optim.AdamW.
     """
@@ -44,36 +52,53 @@ def adamw_update(
     direct: dict[torch.dtype, list[Tensor]] = {}
     others: dict[torch.dtype, list[Tensor]] = {}
     for p in params:
-        plain = p.dtype == working_dtype(p.dtype) and p.is_contiguous()
+        plain = p.dtype == working_dtype(p.dtype) and local_part(p).is_contiguous()
         (direct if plain else others).setdefault(p.dtype, []).append(p)
     for some in direct.values():
         if torch.compiler.is_compiling():
             _traced_step(group, some, state, gate)
         else:
-            _step(group, some, some, state, gate)
+            _step(group, some, list(map(local_part, some)), state, gate)
     for (some,) in (batch for members in others.values() for batch in batches(members)):
         if torch.compiler.is_compiling():
             _traced_step(group, some, state, gate)
             continue
-        wide = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in some]
+        held = list(map(local_part, some))
+        wide = [x.to(working_dtype(x.dtype), copy=True).contiguous() for x in held]
         _step(group, some, wide, state, gate)
-        store(some, wide, gate)
-    for p in fresh:
-        # A zero first gradient does not count: so torch.distributed.checkpoint makes a state.
-        assert p.grad is not None
-        state[p]["step"].mul_((p.grad != 0).any())
+        store(held, wide, gate)
+    # A zero first gradient does not count: so torch.distributed.checkpoint makes a state.
+    for p, begun in zip(fresh, _begun(fresh, sharing), strict=True):
+        state[p]["step"].mul_(begun)
+
+
+def _begun(params: list[Tensor], sharing: Sharing | None) -> list[Tensor]:
+    """Whether the gradient of each parameter is not zero, as 0 or 1, the same on all processes."""
+    begun = [(local_part(gradient_of(p)) != 0).any().float() for p in params]
+    shared: dict[Ranks, list[int]] = {}
+    for position, p in enumerate(params):
+        ranks = sharing.ranks_of(p) if sharing is not None and is_distributed(p) else None
+        if ranks is not None:
+            shared.setdefault(ranks, []).append(position)
+    for ranks, positions in shared.items():
+        mine = torch.stack([begun[i] for i in positions])
+        found = ranks.largest(mine, "which vectors have a gradient")
+        for position, value in zip(positions, found.unbind(0), strict=True):
+            begun[position] = value
+    return begun
 
 
 def _traced_step(
     group: dict[str, Any], params: list[Tensor], state: Any, gate: Tensor | None
 ) -> None:
     """The step under torch.compile, which makes one kernel of it: on copies, then stored."""
-    kept = [[state[p][key] for p in params] for key in (*STATE, "step")]
+    kept = [[local_part(state[p][key]) for p in params] for key in (*STATE, "step")]
     new = [[x.clone() for x in held] for held in kept]
-    values = [p.to(working_dtype(p.dtype), copy=True).contiguous() for p in params]
+    held = list(map(local_part, params))
+    values = [x.to(working_dtype(x.dtype), copy=True).contiguous() for x in held]
     _adamw(group, params, values, *new, fused=False, foreach=False)
-    for held, value in zip((params, *kept), (values, *new), strict=True):
-        store(held, value, gate)
+    for targets, value in zip((held, *kept), (values, *new), strict=True):
+        store(targets, value, gate)
 
 
 def _step(
@@ -91,7 +116,7 @@ def _step(
         group,
         params,
         values,
-        *([state[p][key] for p in params] for key in (*STATE, "step")),
+        *([local_part(state[p][key]) for p in params] for key in (*STATE, "step")),
         fused=fused,
         foreach=False if fused else lists,
         # Read on the device: nothing waits for the verdict.
@@ -110,7 +135,7 @@ def _adamw(
 ) -> None:
     """Call torch's functional AdamW with the options of a group."""
     beta1, beta2 = group["betas"]
-    gradients = [p.grad for p in params if p.grad is not None]
+    gradients = [local_part(gradient_of(p)) for p in params]
     adamw(
         values,
         [g.to(v.dtype).contiguous() for g, v in zip(gradients, values, strict=True)],

@@ -1,0 +1,143 @@
+"""A step of matrices that processes share: each is worked on by one of them, for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polargrad.distributed import Output, SharedSource, Sharing
+from polargrad.distributed.local import StackFunction
+from polargrad.distributed.ranks import Ranks
+from polargrad.geometry import Geometry
+from polargrad.geometry.spectral import PolarGeometry
+from polargrad.linalg.precision import working_dtype
+from polargrad.optim.entries import Entry, Shared
+from polargrad.optim.geometry_state import state_bytes, state_of_one
+from polargrad.optim.group_members import named_parameters
+from polargrad.optim.resolve import resolve
+
+__all__ = ["direction_cost", "step_shared"]
+
+# Products of matrices that a factorization or a triangular solve takes the time of.
+FACTORIZATION, SOLVE = 1.0, 0.5
+# Of an explicit preconditioner: eigenvalues and vectors in double precision, n³ times this.
+EIGENPROBLEM = 20.0
+# Steps of an adaptive method are counted for this condition number.
+CONDITION = 1e3
+
+
+def step_shared(
+    group: dict[str, Any],
+    form: Geometry,
+    sharing: Sharing,
+    members: Sequence[int],
+    entries: Sequence[Entry],
+    reads: tuple[str, ...],
+    counted: bool,
+    function: StackFunction,
+    deliver: Callable[[int, list[Tensor], list[Tensor | None]], None],
+) -> None:
+    """Map a function over the matrices of a group that processes share.
+
+    Args:
+        group: of the matrices.
+        form: what its geometry describes.
+        sharing: who holds what.
+        members: the positions, in the group, of the parameters of a step.
+        entries: all matrices of the step, shared or not.
+        reads: what the function takes of each: ``"buffer"``, ``"gradient"``, the signal first.
+        counted: whether it returns a count beside the directions and their scales.
+        function, deliver: as for :class:`polargrad.distributed.SharedExecutor`, with the positions
+            of the matrices among ``entries``.
+    """
+    held: dict[Ranks, list[int]] = {}
+    for position, entry in enumerate(entries):
+        if entry.shared is not None:
+            held.setdefault(entry.shared.ranks, []).append(position)
+    if not held:
+        return
+    named = named_parameters(group)
+    names = [named[i][0] for i in members]
+    for ranks, positions in held.items():
+        sources = []
+        for entry in (entries[i] for i in positions):
+            assert entry.shared is not None  # as it was chosen for
+            name = names[entry.parameter]
+            sources.append(_source(group, form, entry, entry.shared, reads, counted, name))
+        sharing.executor(ranks).map(function, sources, deliver, positions)
+
+
+def _source(
+    group: dict[str, Any],
+    form: Geometry,
+    entry: Entry,
+    shared: Shared,
+    reads: tuple[str, ...],
+    counted: bool,
+    name: str,
+) -> SharedSource:
+    """What is read of a matrix, and what is found for it."""
+    inputs = tuple(shared.dtypes[("parameter", "gradient", "buffer").index(key)] for key in reads)
+    dtype, shape = working_dtype(inputs[0]), shared.matrix.shape
+    size = shape[0] * shape[1] * dtype.itemsize
+    state: tuple[Output, ...] = ()
+    if form.accumulates:
+        of_one = state_of_one(form, shape, dtype)
+        state = tuple(Output(tuple(x.shape[1:]), x.dtype, True) for x in of_one.values())
+        size += state_bytes(form, shape, dtype)
+    else:
+        size += form.workspace(*shape)
+    counts = (Output((), torch.float32, True),) if counted else ()
+    return SharedSource(
+        key=(shape, inputs, shared.device),
+        size=size,
+        matrix=shared.matrix,
+        read=lambda: tuple([getattr(part, key).tensor for part in shared.parts] for key in reads),
+        inputs=inputs,
+        direction=dtype,
+        outputs=(Output((), dtype, False), *counts, *state),
+        cost=direction_cost(group, form, shape, dtype, shared.device),
+        name=name if entry.number == 0 else f"{name} (matrix {entry.number})",
+        device=shared.device,
+    )
+
+
+def direction_cost(
+    group: dict[str, Any],
+    form: Geometry,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> float:
+    """Return roughly how many multiplications the direction of a matrix takes.
+
+    It decides who works on what, so it depends on nothing that is measured, and is the same on all
+    processes.
+
+    Example:
+        >>> import polargrad as pg
+        >>> group = pg.PolarGrad([torch.nn.Parameter(torch.ones(8, 4))], lr=0.1).param_groups[0]
+        >>> from polargrad.geometry import Spectral
+        >>> cost = [
+        ...     direction_cost(group, Spectral(), (m, 64), torch.float32, torch.device("cpu"))
+        ...     for m in (64, 640)
+        ... ]
+        >>> cost[0] < cost[1]
+        True
+    """
+    small, large = sorted(shape)
+    entries, product = float(small * large), float(small * small * large)
+    if form.uses_polar:
+        # Chosen, and kept in the group, on all processes: what is saved is the same on all.
+        example = torch.empty((), dtype=dtype, device=device).expand(1, *shape)
+        work = resolve(group, example).work(large, small, dtype, CONDITION)
+        factorizations = FACTORIZATION * work.factorizations + SOLVE * work.solves
+        return entries + (work.products + factorizations) * product
+    if form.accumulates:
+        return entries + EIGENPROBLEM * float(small**3 + large**3)
+    if isinstance(form, PolarGeometry):  # from the eigenvalues of a Gram matrix
+        return entries + EIGENPROBLEM * product
+    return entries

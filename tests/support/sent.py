@@ -1,0 +1,38 @@
+"""Bytes that a process sends to others, and the collectives that it calls."""
+
+import torch.distributed as dist
+
+
+class Sent:
+    """Counts the bytes that this process sends to others, by wrapping the collectives."""
+
+    def __init__(self):
+        self.bytes, self.calls = 0, []
+
+    def __enter__(self):
+        self.kept = dist.all_to_all_single, dist.broadcast, dist.all_reduce
+        exchange, broadcast, reduce = self.kept
+        me = dist.get_rank()
+
+        def counted_exchange(output, given, out_sizes, sizes, group=None, async_op=False):
+            self.calls.append("all_to_all_single")
+            mine = sizes[dist.get_rank(group)]
+            self.bytes += (sum(sizes) - mine) * given.element_size()
+            return exchange(output, given, out_sizes, sizes, group=group, async_op=async_op)
+
+        def counted_broadcast(tensor, source, group=None, async_op=False):
+            self.calls.append("broadcast")
+            if source == me:
+                self.bytes += tensor.nbytes * (dist.get_world_size(group) - 1)
+            return broadcast(tensor, source, group=group, async_op=async_op)
+
+        def counted_reduce(tensor, *more, **options):
+            self.calls.append("all_reduce")
+            return reduce(tensor, *more, **options)
+
+        dist.all_to_all_single = counted_exchange
+        dist.broadcast, dist.all_reduce = counted_broadcast, counted_reduce
+        return self
+
+    def __exit__(self, *error):
+        dist.all_to_all_single, dist.broadcast, dist.all_reduce = self.kept
