@@ -189,7 +189,7 @@ def gradient_of(p: Tensor) -> Tensor:
 def numbers_of(
     key: str, entries: Sequence[Entry], owners: Sequence[Mapping[str, Tensor]]
 ) -> list[Tensor]:
-    """What matrices keep as one number each, under a key of the states of their parameters."""
+    """What each matrix keeps, a number or a row, under a key of the state of its parameter."""
     return [own[key][entry.number] for entry, own in zip(entries, owners, strict=True)]
 
 
