@@ -105,6 +105,12 @@ def test_the_next_run_in_the_process_may_have_another_precision(settings, tmp_pa
         assert kind._shared_state == {}
 
 
+def test_an_accelerator_of_another_precision_in_the_process_is_named(settings):
+    importlib.import_module("accelerate").Accelerator(cpu=True)
+    with pytest.raises(ValueError, match="precision must be 'no', .* got 'bf16'"):
+        train(settings(precision="bf16"))
+
+
 @pytest.mark.parametrize(
     ("available", "capability", "expected"),
     [(False, (9, 0), "no"), (True, (7, 5), "no"), (True, (8, 0), "bf16"), (True, (9, 0), "bf16")],

@@ -163,11 +163,17 @@ def joined(
 
     Raises:
         MissingExtraError: if accelerate is not installed.
+        ValueError: if the process has an Accelerator of another precision.
     """
     accelerate = require("accelerate", extra="language")
     state = require("accelerate.state", extra="language")
     utilities = require("accelerate.utils", extra="language")
     begun_elsewhere = state.AcceleratorState._shared_state != {}
+    if begun_elsewhere and (there := state.AcceleratorState().mixed_precision) != precision:
+        raise ValueError(
+            f"precision must be {there!r}, that of the Accelerator which this process has already, "
+            f"got {precision!r}: train in a process of its own"
+        )
     accelerator = accelerate.Accelerator(
         cpu=training_device().type == "cpu",
         mixed_precision=precision,
