@@ -107,7 +107,7 @@ def test_the_next_run_in_the_process_may_have_another_precision(settings, tmp_pa
 
 def test_an_accelerator_of_another_precision_in_the_process_is_named(settings):
     importlib.import_module("accelerate").Accelerator(cpu=True)
-    with pytest.raises(ValueError, match="precision must be 'no', .* got 'bf16'"):
+    with pytest.raises(ValueError, match=r"precision must be 'no', .* got 'bf16'"):
         train(settings(precision="bf16"))
 
 
