@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from polargrad.geometry import geometry
 from polargrad.language.flops import Flops, flops_per_token
 from polargrad.language.input import token_kind
 from polargrad.language.optimizers import build_optimizer
@@ -16,12 +15,10 @@ from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
 from polargrad.linalg import NewtonSchulz, plain
-from polargrad.linalg.precision import working_dtype
 from polargrad.optim.memory import step_bytes
-from polargrad.optim.resolve import resolve
+from polargrad.optim.planned_methods import choose_methods
 from polargrad.optim.routing import Explanation, explain
 from polargrad.optim.routing.condense import condense
-from polargrad.optim.routing.views import logical_shapes
 from polargrad.records import require
 
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
@@ -145,7 +142,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
     )
-    _choose_methods(optimizer)
+    choose_methods(optimizer, training_device().type)
     routing = condense(_routing(model, optimizer))
     held = step_bytes(optimizer)
     parameters = list(model.parameters())
@@ -184,21 +181,6 @@ def _data_in_words(settings: TrainSettings) -> str:
     """What a run will read, and as which tokens."""
     data = "the standard library's source" if settings.data is None else str(settings.data)
     return f"{data}, as {token_kind(settings.model_preset, settings.data, settings.tokenizer)}"
-
-
-def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
-    """Have the methods of the polar factors chosen for the device of the run, not for meta."""
-    for group in optimizer.param_groups:
-        if group.get("rule") != "matrix" or not geometry(group["geometry"]).uses_polar:
-            continue
-        for parameter, view in zip(group["params"], group["views"], strict=True):
-            for m, n in set(logical_shapes(view, tuple(parameter.shape))):
-                dtype = working_dtype(parameter.dtype)
-                resolve(
-                    group,
-                    torch.empty(m, n, dtype=dtype, device="meta"),
-                    device=training_device().type,
-                )
 
 
 def _step(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
