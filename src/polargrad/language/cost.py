@@ -142,8 +142,8 @@ class StepCost:
         whole = own + self.model_flops / self.speeds.flops
         return [
             *lines,
-            f"  its share of the time: at most {100 * own / whole:.2f} %, {own:.3g} of {whole:.3g} s, if "
-            "nothing overlaps and the model sends nothing",
+            f"  its share of the time: at most {100 * own / whole:.2f} %, {own:.3g} of {whole:.3g} s, "
+            "if nothing overlaps and the model sends nothing",
         ]
 
 
