@@ -5,6 +5,7 @@ import pytest
 import shared_cases
 import torch
 
+from polargrad.distributed import local
 from polargrad.distributed.mesh_sizes import MeshSizes
 from polargrad.optim.simulate import simulate
 
@@ -58,6 +59,20 @@ def test_operations_and_bytes_are_those_of_four_processes(run):
     compare(run, FEW)
 
 
+def test_memory_is_what_processes_hold(run, monkeypatch):
+    """In stacks of two small matrices; a few numbers of each are not counted."""
+    count, kinds = 32, ("fully_shard", "hybrid", "replicated")
+    measured = run(RANKS, [("memory", {"layout": kind, "count": count}) for kind in kinds])
+    unit = 2 * 4 * 32 * 32
+    monkeypatch.setattr(local, "STACK_BYTES", unit)
+    with torch.device("meta"):
+        groups = layouts.groups_of(dict(layouts.Many(count).named_parameters()))
+    optimizer = shared_cases.made("PolarGrad", groups)
+    for kind, peaks in zip(kinds, measured, strict=True):
+        held = simulate(optimizer, MESHES[kind], device="cpu").held / unit
+        assert held.tolist() == pytest.approx(peaks, rel=0.01)
+
+
 @pytest.mark.slow
 def test_operations_and_bytes_are_those_of_other_layouts_and_presets(run):
     compare(run, MORE)
@@ -102,7 +117,7 @@ def test_tensor_parallelism_without_a_plan_is_refused():
 
 def test_shards_that_are_no_boxes_are_refused_by_name():
     with torch.device("meta"):
-        weight = torch.nn.Parameter(torch.empty(7, 4))
+        weight = torch.nn.Parameter(torch.empty(13, 4))
     optimizer = shared_cases.made("Muon", [{"params": [("odd.weight", weight)]}])
-    with pytest.raises(ValueError, match=r"mesh: parameter odd.weight of shape \(7, 4\)"):
-        simulate(optimizer, MeshSizes(fsdp=2, tp=2), cut_by=lambda name: 0)
+    with pytest.raises(ValueError, match=r"mesh: parameter odd.weight of shape \(13, 4\)"):
+        simulate(optimizer, MeshSizes(fsdp=3, tp=2), cut_by=lambda name: 0)

@@ -127,6 +127,7 @@ class _Rounds:
                     self.finish(waiting.popleft())
                 waiting.append(self.give_back(number, part, results))
             self.keep(mine, results)
+            del results  # or the next stack would be worked on beside them
         while waiting:
             self.finish(waiting.popleft())
 

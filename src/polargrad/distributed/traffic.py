@@ -75,6 +75,7 @@ class _Call:
         self.whole = len(sources[0].matrix.holders) == mesh.ranks
         self.sent = torch.zeros(mesh.ranks, len(DIMENSIONS), dtype=torch.int64)
         self._given: dict[Hashable, Tensor] = {}
+        self._returned: dict[int, Tensor] = {}
         self.gathers = [self._gather(owned) for owned in self.plan.rounds]
         self.returns = [
             [self._return(owned, owners, takers) for owners, takers in lists]
@@ -126,6 +127,12 @@ class _Call:
             self._given[key] = torch.tensor(sizes, dtype=torch.int64)
         return self._given[key]
 
+    def _returned_of(self, sizes: list[int]) -> Tensor:
+        """What an owner sends to each process; the plan has one list for equal matrices."""
+        if id(sizes) not in self._returned:
+            self._returned[id(sizes)] = torch.tensor(sizes, dtype=torch.int64)
+        return self._returned[id(sizes)]
+
     def _return(
         self, owned: Sequence[Sequence[int]], owners: Sequence[int], takers: Sequence[int]
     ) -> Tensor:
@@ -135,7 +142,7 @@ class _Call:
         for owner in owners:
             sizes = self._nothing()
             for i in owned[owner]:
-                sizes += torch.tensor(self.plan.returned[i], dtype=torch.int64)
+                sizes += self._returned_of(self.plan.returned[i])
             sizes *= asked
             if self.whole and self.mesh.ranks > 1:  # a broadcast reads and writes one buffer
                 buffers += sizes

@@ -108,12 +108,14 @@ class StepCost:
 
     def _table(self) -> list[str]:
         """The least, mean and most of the processes."""
-        lines = [("a step of the optimizer, a process", "least", "mean", "most")]
-        lines.append(("FLOPs", *_spread(self.step.flops, count_in_words)))
+        lines = [
+            ["a step of the optimizer, a process", "least", "mean", "most"],
+            ["FLOPs", *_spread(self.step.flops, count_in_words)],
+        ]
         for link, (label, size) in enumerate(zip(LINKS, self.mesh.sizes, strict=True)):
             if size > 1:
-                lines.append((label, *_spread(self.step.sent[:, link], bytes_in_words)))
-        lines.append(("stacks and buffers, at most", *_spread(self.step.held, bytes_in_words)))
+                lines.append([label, *_spread(self.step.sent[:, link], bytes_in_words)])
+        lines.append(["stacks and buffers, at most", *_spread(self.step.held, bytes_in_words)])
         return [f"{name:<36}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in lines]
 
     def _load(self) -> list[str]:
@@ -142,8 +144,8 @@ class StepCost:
         whole = own + self.model_flops / self.speeds.flops
         return [
             *lines,
-            f"  its share of the time: at most {100 * own / whole:.2f} %, {own:.3g} of {whole:.3g} s, "
-            "if nothing overlaps and the model sends nothing",
+            f"  its share of the time: at most {100 * own / whole:.2f} %, {own:.3g} of "
+            f"{whole:.3g} s, if nothing overlaps and the model sends nothing",
         ]
 
 
