@@ -76,6 +76,7 @@ class _Call:
         self.sent = torch.zeros(mesh.ranks, len(DIMENSIONS), dtype=torch.int64)
         self._given: dict[Hashable, Tensor] = {}
         self._returned: dict[int, Tensor] = {}
+        self._owners: Sequence[int] | None = None  # for which sizes and links are kept
         self.gathers = [self._gather(owned) for owned in self.plan.rounds]
         self.returns = [
             [self._return(owned, owners, takers) for owners, takers in lists]
@@ -137,18 +138,28 @@ class _Call:
         self, owned: Sequence[Sequence[int]], owners: Sequence[int], takers: Sequence[int]
     ) -> Tensor:
         """Count what travels back from some owners to some processes."""
-        buffers, asked = self._nothing(), self._nothing()
-        asked[list(takers)] = 1
-        for owner in owners:
-            sizes = self._nothing()
-            for i in owned[owner]:
-                sizes += self._returned_of(self.plan.returned[i])
-            sizes *= asked
-            if self.whole and self.mesh.ranks > 1:  # a broadcast reads and writes one buffer
-                buffers += sizes
-            sizes[owner] = 0
-            if not self.whole:
-                buffers += sizes
-                buffers[owner] += sizes.sum()
-            self.sent[owner].index_add_(0, self.mesh.links(owner), sizes)
+        buffers, asked = self._nothing(), torch.tensor(takers)
+        sizes = self._due(owned, owners)[:, asked]
+        places = torch.tensor(owners)
+        if self.whole and self.mesh.ranks > 1:  # a broadcast reads and writes one buffer
+            buffers[asked] += sizes.sum(0)
+        sizes = sizes.masked_fill(asked == places[:, None], 0)
+        if not self.whole:
+            buffers[asked] += sizes.sum(0)
+            buffers[places] += sizes.sum(1)
+        links = self._links[:, asked]
+        for link in range(len(DIMENSIONS)):
+            self.sent[places, link] += (sizes * (links == link)).sum(1)
         return buffers
+
+    def _due(self, owned: Sequence[Sequence[int]], owners: Sequence[int]) -> Tensor:
+        """What each of some owners sends back to each process in a round, and over which links."""
+        if self._owners is not owners:
+            self._owners = owners
+            self._links = torch.stack([self.mesh.links(owner) for owner in owners]).to(torch.int8)
+            sums = [
+                torch.stack([self._returned_of(self.plan.returned[i]) for i in owned[owner]]).sum(0)
+                for owner in owners
+            ]
+            self._sizes = torch.stack(sums)
+        return self._sizes
