@@ -13,7 +13,7 @@ from polargrad.distributed.schedule import Output, Schedule, SharedSource
 from polargrad.distributed.shared_matrix import SharedMatrix
 
 RANKS = 4
-MOST_STACKS = 13
+MOST_STACKS = 12
 SHARED = ("replicated", "fully_shard", "fully_shard, last dimension", "hybrid")
 PRODUCTS = [("products", {"layout": name, "preset": "Muon, quintic"}) for name in SHARED]
 SENT = [("sent", {"layout": name}) for name in ("replicated", "fully_shard", "hybrid")]

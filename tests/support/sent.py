@@ -4,10 +4,14 @@ import torch.distributed as dist
 
 
 class Sent:
-    """Counts the bytes that this process sends to others, by wrapping the collectives."""
+    """Counts the bytes that this process sends to others, by wrapping the collectives.
+
+    ``to`` has those that go to each process of the world.
+    """
 
     def __init__(self):
         self.bytes, self.calls = 0, []
+        self.to = [0] * dist.get_world_size()
 
     def __enter__(self):
         self.kept = dist.all_to_all_single, dist.broadcast, dist.all_reduce
@@ -18,12 +22,14 @@ class Sent:
             self.calls.append("all_to_all_single")
             mine = sizes[dist.get_rank(group)]
             self.bytes += (sum(sizes) - mine) * given.element_size()
+            self._add(group, [size * given.element_size() for size in sizes])
             return exchange(output, given, out_sizes, sizes, group=group, async_op=async_op)
 
         def counted_broadcast(tensor, source, group=None, async_op=False):
             self.calls.append("broadcast")
             if source == me:
                 self.bytes += tensor.nbytes * (dist.get_world_size(group) - 1)
+                self._add(group, [tensor.nbytes] * dist.get_world_size(group))
             return broadcast(tensor, source, group=group, async_op=async_op)
 
         def counted_reduce(tensor, *more, **options):
@@ -33,6 +39,12 @@ class Sent:
         dist.all_to_all_single = counted_exchange
         dist.broadcast, dist.all_reduce = counted_broadcast, counted_reduce
         return self
+
+    def _add(self, group, sizes):
+        """Count what each process of a group is sent."""
+        members = dist.get_process_group_ranks(group or dist.group.WORLD)
+        for member, size in zip(members, sizes, strict=True):
+            self.to[member] += size if member != dist.get_rank() else 0
 
     def __exit__(self, *error):
         dist.all_to_all_single, dist.broadcast, dist.all_reduce = self.kept

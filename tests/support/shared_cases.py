@@ -32,6 +32,7 @@ from polargrad.optim import elementwise
 PRESETS = {
     "PolarGrad": (pg.PolarGrad, {"lr": 0.05, "weight_decay": 0.1}),
     "PolarGrad, found": (pg.PolarGrad, {"lr": None, "weight_decay": 0.1}),
+    "PolarGrad, quintic, found": (pg.PolarGrad, {"lr": None, "method": "newton_schulz"}),
     "PolarGrad, recorded": (pg.PolarGrad, {"lr": 0.05, "capturable": True, "foreach": False}),
     "PolarGrad, svd": (pg.PolarGrad, {"lr": 0.05, "method": "svd", "momentum": 0.0}),
     "PolarGrad, polar-first": (pg.PolarGrad, {"lr": 0.05, "order": "polar-first"}),
@@ -119,6 +120,17 @@ def sent(layout, preset="PolarGrad, svd", large=True, only=None):
         with Sent() as counted:
             optimizer.step()
     return counted.bytes, counted.calls
+
+
+def step_counted(layout, preset):
+    """Multiplications of this process in its second step, and its bytes to each process."""
+    laid = layouts.Laid(layout)
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    for step in range(2):
+        laid.set_gradients(layouts.gradients(step))
+        with FlopCounterMode(display=False) as counter, Sent() as counted:
+            optimizer.step()
+    return counter.get_total_flops(), counted.to
 
 
 def memory(layout, count, matrices=2):

@@ -33,6 +33,12 @@ COMMANDS = {
     "train": Command(
         "polargrad.cli.train", "Train", "language", "pre-train a language model on text"
     ),
+    "cost": Command(
+        "polargrad.cli.cost",
+        "Cost",
+        "language",
+        "say what a step takes on a mesh of processes, without the processes",
+    ),
     "sweep": Command(
         "polargrad.cli.sweep",
         "Sweep",

@@ -14,7 +14,7 @@ from polargrad.distributed.assignment import assign
 from polargrad.distributed.messages import padded
 from polargrad.distributed.shared_matrix import SharedMatrix
 
-__all__ = ["Output", "Schedule", "SharedSource", "Traffic"]
+__all__ = ["Output", "Plan", "Schedule", "SharedSource", "Traffic", "of_one_kind"]
 
 # What the owners return to a process at a time: of copies each returns as much as it works on.
 RETURNED_STACKS = 3
@@ -113,26 +113,38 @@ class Return(NamedTuple):
     traffic: Traffic
 
 
-class Schedule:
+Owned = Sequence[Sequence[int]]
+
+
+def of_one_kind(sources: Sequence[SharedSource], ranks: int) -> list[list[int]]:
+    """The positions of those that all processes hold whole, and of the others; no empty list.
+
+    Each is planned for itself: the first are broadcast, the others exchanged.
+    """
+    kinds: tuple[list[int], list[int]] = ([], [])
+    for position, source in enumerate(sources):
+        kinds[len(source.matrix.holders) != ranks].append(position)
+    return [kind for kind in kinds if kind]
+
+
+class Plan:
     """Who owns which matrix, and which stack each process works on in each round.
 
-    The same for equal sources on all processes, but for what it says about this one. In a round
-    every process has at most one stack, and what it is sent for it; so that no more than a few are
-    held at a time.
+    The same for equal sources on all processes. In a round every process has at most one stack, and
+    what it is sent for it; so that no more than a few are held at a time.
 
     Args:
         sources: the matrices of a step, in the same order on all processes.
         ranks: how many processes there are.
-        me: this one.
 
     Attributes:
         owners: of each matrix.
         rounds: in each of them, for each process the positions of the matrices of its stack.
-        gathers: what is sent to the owners in each round.
-        returns: for each round the results that are sent together, one after the other.
+        returned: for each matrix the bytes that its owner sends to each process.
+        returns: for each round whose results are sent together, and to whom, one after the other.
     """
 
-    def __init__(self, sources: Sequence[SharedSource], ranks: int, me: int) -> None:
+    def __init__(self, sources: Sequence[SharedSource], ranks: int) -> None:
         self.owners = assign(
             [source.cost for source in sources],
             ranks,
@@ -150,18 +162,53 @@ class Schedule:
             [own[number] if number < len(own) else [] for own in cut]
             for number in range(max(map(len, cut), default=0))
         ]
-        self.gathers = [_gathered(sources, owned, me) for owned in self.rounds]
-        self.returns = [
+        self.returned = _returned_bytes(sources, ranks)
+        self.returns: list[list[tuple[list[int], Sequence[int]]]] = [
             [
-                Return(owners, takers, _returned(sources, owned, owners, takers, me))
-                for owners in _together(sources, owned)
-                for takers in _takers(sources, owned, owners)
+                (owners, takers)
+                for owners in _together(self.returned, owned)
+                for takers in _takers(sources, self.returned, owned, owners)
             ]
             for owned in self.rounds
         ]
 
 
-Owned = Sequence[Sequence[int]]
+class Schedule:
+    """A plan as one process sees it: what it sends, and what it is sent.
+
+    Args:
+        sources, ranks: as for :class:`Plan`.
+        me: this process.
+
+    Attributes:
+        owners, rounds: of the plan.
+        gathers: what is sent to the owners in each round.
+        returns: for each round the results that are sent together, one after the other.
+    """
+
+    def __init__(self, sources: Sequence[SharedSource], ranks: int, me: int) -> None:
+        plan = Plan(sources, ranks)
+        self.owners, self.rounds = plan.owners, plan.rounds
+        self.gathers = [_gathered(sources, owned, me) for owned in plan.rounds]
+        self.returns = [
+            [
+                Return(owners, takers, _returned(plan.returned, owned, owners, takers, me))
+                for owners, takers in lists
+            ]
+            for owned, lists in zip(plan.rounds, plan.returns, strict=True)
+        ]
+
+
+def _returned_bytes(sources: Sequence[SharedSource], ranks: int) -> list[list[int]]:
+    """For each matrix the bytes that its owner sends to each process; equal ones are one list."""
+    known: dict[Hashable, list[int]] = {}
+    found = []
+    for source in sources:
+        key = (source.matrix, source.direction, source.outputs)
+        if key not in known:
+            known[key] = [source.returned_bytes(taker) for taker in range(ranks)]
+        found.append(known[key])
+    return found
 
 
 def _gathered(sources: Sequence[SharedSource], owned: Owned, me: int) -> Traffic:
@@ -180,7 +227,7 @@ def _gathered(sources: Sequence[SharedSource], owned: Owned, me: int) -> Traffic
 
 
 def _returned(
-    sources: Sequence[SharedSource],
+    returned: Sequence[Sequence[int]],
     owned: Owned,
     owners: Sequence[int],
     takers: Sequence[int],
@@ -190,7 +237,7 @@ def _returned(
     ranks = range(len(owned))
 
     def size(owner: int, taker: int) -> int:
-        return sum(sources[i].returned_bytes(taker) for i in owned[owner]) if owner != taker else 0
+        return sum(returned[i][taker] for i in owned[owner]) if owner != taker else 0
 
     sent = [size(me, taker) if me in owners and taker in takers else 0 for taker in ranks]
     received = [size(owner, me) if owner in owners and me in takers else 0 for owner in ranks]
@@ -199,7 +246,10 @@ def _returned(
 
 
 def _takers(
-    sources: Sequence[SharedSource], owned: Owned, owners: Sequence[int]
+    sources: Sequence[SharedSource],
+    returned: Sequence[Sequence[int]],
+    owned: Owned,
+    owners: Sequence[int],
 ) -> list[Sequence[int]]:
     """All processes, in as many parts as keep small what an owner sends to one of them.
 
@@ -209,13 +259,13 @@ def _takers(
     ranks = range(len(owned))
     if all(len(sources[i].matrix.holders) == len(ranks) for o in owners for i in owned[o]):
         return [ranks]
-    most = max(sum(sources[i].returned_bytes(t) for t in ranks for i in owned[o]) for o in owners)
+    most = max(sum(sum(returned[i]) for i in owned[o]) for o in owners)
     parts = -(-most // (RETURNED_STACKS * local.STACK_BYTES)) or 1
     length = -(-len(ranks) // parts)
     return [ranks[start : start + length] for start in ranks[::length]]
 
 
-def _together(sources: Sequence[SharedSource], owned: Owned) -> list[list[int]]:
+def _together(returned: Sequence[Sequence[int]], owned: Owned) -> list[list[int]]:
     """The processes with a stack in a round, in lists of which each returns little enough."""
     limit = RETURNED_STACKS * local.STACK_BYTES
     lists: list[list[int]] = []
@@ -223,7 +273,7 @@ def _together(sources: Sequence[SharedSource], owned: Owned) -> list[list[int]]:
     for owner, positions in enumerate(owned):
         if not positions:
             continue
-        more = [sum(sources[i].returned_bytes(r) for i in positions) for r in range(len(owned))]
+        more = [sum(returned[i][r] for i in positions) for r in range(len(owned))]
         sums = [a + b for a, b in zip(totals, more, strict=True)]
         if not lists or max(sums) > limit:
             lists.append([])

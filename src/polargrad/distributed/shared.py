@@ -12,7 +12,7 @@ from torch import Tensor
 from polargrad.distributed.local import StackFunction
 from polargrad.distributed.messages import Reader, Writer
 from polargrad.distributed.ranks import Pending, Ranks
-from polargrad.distributed.schedule import Schedule, SharedSource
+from polargrad.distributed.schedule import Schedule, SharedSource, of_one_kind
 
 __all__ = ["SharedExecutor"]
 
@@ -62,14 +62,12 @@ class SharedExecutor:
             CollectiveError: if an exchange failed; the message names it and its matrices.
         """
         numbers = range(len(sources)) if numbers is None else numbers
-        whole = [len(s.matrix.holders) == self.ranks.size for s in sources]
-        kinds: tuple[tuple[type[_Rounds], bool], ...] = ((_Replicated, True), (_Sharded, False))
-        for rounds, kind in kinds:
-            chosen = [i for i, is_whole in enumerate(whole) if is_whole == kind]
-            if chosen:
-                some = [sources[i] for i in chosen]
-                called = [numbers[i] for i in chosen]
-                rounds(self.ranks, self._schedule(some), some, called, function, deliver).run()
+        for chosen in of_one_kind(sources, self.ranks.size):
+            some = [sources[i] for i in chosen]
+            called = [numbers[i] for i in chosen]
+            whole = len(some[0].matrix.holders) == self.ranks.size
+            rounds = _Replicated if whole else _Sharded
+            rounds(self.ranks, self._schedule(some), some, called, function, deliver).run()
 
     def _schedule(self, sources: Sequence[SharedSource]) -> Schedule:
         """Who does what, planned when it is new."""
@@ -129,6 +127,7 @@ class _Rounds:
                     self.finish(waiting.popleft())
                 waiting.append(self.give_back(number, part, results))
             self.keep(mine, results)
+            del results  # or the next stack would be worked on beside them
         while waiting:
             self.finish(waiting.popleft())
 

@@ -8,23 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from polargrad.geometry import geometry
 from polargrad.language.flops import Flops, flops_per_token
 from polargrad.language.input import token_kind
 from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
+from polargrad.language.units import bytes_in_words, count_in_words
 from polargrad.linalg import NewtonSchulz, plain
-from polargrad.linalg.precision import working_dtype
 from polargrad.optim.memory import step_bytes
-from polargrad.optim.resolve import resolve
+from polargrad.optim.planned_methods import choose_methods
 from polargrad.optim.routing import Explanation, explain
 from polargrad.optim.routing.condense import condense
-from polargrad.optim.routing.views import logical_shapes
 from polargrad.records import require
-
-GIBIBYTE, MEBIBYTE = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,10 @@ class DryRun:
         }
         if not self.step_bytes:  # torch's AdamW, of which we count nothing
             del sizes["a step beside these, at most"]
-        return ["memory", *(f"  {name:<31}{_size(size):>11}" for name, size in sizes.items())]
+        return [
+            "memory",
+            *(f"  {name:<31}{bytes_in_words(size):>11}" for name, size in sizes.items()),
+        ]
 
     def _operations(self) -> list[str]:
         """The lines on floating-point operations."""
@@ -107,10 +106,10 @@ class DryRun:
         of_attention = "" if self.attention_known else ", attention (sizes unknown) left out"
         return [
             f"FLOPs per token{of_attention}",
-            f"  {'forward':<31}{_scaled(flops.forward):>11}",
-            f"  {'training':<31}{_scaled(flops.training):>11}",
+            f"  {'forward':<31}{count_in_words(flops.forward):>11}",
+            f"  {'training':<31}{count_in_words(flops.training):>11}",
             f"  {f'a step of {self.tokens:,} tokens':<31}"
-            f"{_scaled(flops.training * self.tokens):>11}",
+            f"{count_in_words(flops.training * self.tokens):>11}",
         ]
 
 
@@ -145,7 +144,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
     )
-    _choose_methods(optimizer)
+    choose_methods(optimizer, training_device().type)
     routing = condense(_routing(model, optimizer))
     held = step_bytes(optimizer)
     parameters = list(model.parameters())
@@ -186,21 +185,6 @@ def _data_in_words(settings: TrainSettings) -> str:
     return f"{data}, as {token_kind(settings.model_preset, settings.data, settings.tokenizer)}"
 
 
-def _choose_methods(optimizer: torch.optim.Optimizer) -> None:
-    """Have the methods of the polar factors chosen for the device of the run, not for meta."""
-    for group in optimizer.param_groups:
-        if group.get("rule") != "matrix" or not geometry(group["geometry"]).uses_polar:
-            continue
-        for parameter, view in zip(group["params"], group["views"], strict=True):
-            for m, n in set(logical_shapes(view, tuple(parameter.shape))):
-                dtype = working_dtype(parameter.dtype)
-                resolve(
-                    group,
-                    torch.empty(m, n, dtype=dtype, device="meta"),
-                    device=training_device().type,
-                )
-
-
 def _step(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Take a step of zero gradients, which makes the state.
 
@@ -239,18 +223,3 @@ def _routing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Explan
 def _bytes(values: Iterable[object]) -> int:
     """The bytes of the tensors among these."""
     return sum(v.numel() * v.itemsize for v in values if isinstance(v, Tensor))
-
-
-def _size(count: int) -> str:
-    """Bytes in a unit that reads well."""
-    if count >= GIBIBYTE:
-        return f"{count / GIBIBYTE:.2f} GiB"
-    return f"{count / MEBIBYTE:.2f} MiB"
-
-
-def _scaled(count: int) -> str:
-    """Operations in a unit that reads well."""
-    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M")):
-        if count >= 10**power:
-            return f"{count / 10**power:.3g} {letter}"
-    return f"{count / 1e3:.3g} k"

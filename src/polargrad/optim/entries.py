@@ -17,7 +17,7 @@ from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, r
 
 __all__ = [
     *("Entry", "Shared", "count_of", "entries_of", "gradient_of", "numbers_of", "parts_of"),
-    "pieces",
+    *("pieces", "whole_matrices"),
 ]
 
 
@@ -86,7 +86,7 @@ def entries_of(
         ranks = sharing.ranks_of(parameter) if sharing is not None else None
         if ranks is not None:
             assert sharing is not None  # or it would share nothing
-            matrices = sharing.matrices(parameter, repr(view), _whole(view, parameter))
+            matrices = sharing.matrices(parameter, repr(view), whole_matrices(view, parameter))
             tensors = (p, gradient, buffer, last)
             entries += _shared_entries(index, matrices, ranks, tensors)
             continue
@@ -114,7 +114,7 @@ def entries_of(
     return entries
 
 
-def _whole(view: View, parameter: Tensor) -> Callable[[], list[Strided]]:
+def whole_matrices(view: View, parameter: Tensor) -> Callable[[], list[Strided]]:
     """What returns the matrices in a whole parameter, of which a process may hold a part."""
 
     def matrices() -> list[Strided]:

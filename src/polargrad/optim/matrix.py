@@ -34,7 +34,7 @@ from polargrad.optim.geometry_state import (
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import Region, View
-from polargrad.optim.shared_step import step_shared
+from polargrad.optim.shared_step import is_averaged, reads_of, step_shared
 from polargrad.optim.signal import mixed
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import is_found, step_size
@@ -86,7 +86,7 @@ class _Update:
         self.geometry, self.gate, self.decay, self.sharing = form, gate, decay, sharing
         beta = group["momentum"]
         self.beta: float | Tensor = beta.reshape(()) if isinstance(beta, Tensor) else beta
-        self.averaged = isinstance(beta, Tensor) or beta > 0
+        self.averaged = is_averaged(group)
         self.first = group["order"] == "momentum-first"
         self.corrected = group["bias_correction"] and self.averaged
         self.foreach = group["foreach"] is not False
@@ -219,11 +219,7 @@ class _Update:
 
     def _reads(self) -> tuple[str, ...]:
         """What a direction is found from: the signal first."""
-        # With momentum before the direction the signal is the momentum, else the gradient.
-        if not (self.averaged and self.first):
-            return ("gradient",)
-        beside = self.geometry.accumulates or self.group["nesterov"] or self.corrected
-        return ("buffer", "gradient") if beside else ("buffer",)
+        return reads_of(self.group, self.geometry)
 
     def _beside(self, shape: tuple[int, int], dtype: torch.dtype) -> int:
         """The bytes that a matrix has beside it in a stack."""

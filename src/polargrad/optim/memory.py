@@ -17,7 +17,7 @@ from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.step_size import is_found
 
-__all__ = ["stacks_held", "step_bytes"]
+__all__ = ["stacks_held", "stacks_of", "step_bytes"]
 
 # Stacks that are held at once, counted in a step with momentum before the direction, without
 # Nesterov; the tests count them again. The workspace of LAPACK comes on top.
@@ -84,10 +84,14 @@ def _stacks(optimizer: Optimizer) -> Iterator[tuple[int, int]]:
                 counts[m, n, working_dtype(p.dtype), p.device] += 1
         for (m, n, dtype, device), count in counts.items():
             example = torch.empty(m, n, dtype=dtype, device=device)
-            k = _of_geometry(group, group["geometry"], example) + _of_order(group)
-            k += FOUND_SIZE if is_found(group) else 0
             one = m * n * dtype.itemsize
-            yield k, min(count * one, max(STACK_BYTES, one))
+            yield stacks_of(group, example), min(count * one, max(STACK_BYTES, one))
+
+
+def stacks_of(group: Mapping[str, Any], example: Tensor) -> int:
+    """How many stacks of matrices like an example a step of a group holds on one device."""
+    found = FOUND_SIZE if is_found(group) else 0
+    return _of_geometry(group, group["geometry"], example) + _of_order(group) + found
 
 
 def _of_order(group: Mapping[str, Any]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from polargrad.distributed import Output, SharedSource, Sharing
 from polargrad.distributed.local import StackFunction
 from polargrad.distributed.ranks import Ranks
+from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.geometry import Geometry
 from polargrad.geometry.spectral import PolarGeometry
 from polargrad.linalg.precision import working_dtype
@@ -19,8 +21,10 @@ from polargrad.optim.geometry_state import state_bytes, state_of_one
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.resolve import resolve
 
-__all__ = ["direction_cost", "step_shared"]
+__all__ = ["direction_cost", "is_averaged", "reads_of", "source_of", "step_shared"]
 
+# In the order of ``Shared.dtypes``; without momentum there is no last.
+TENSORS = ("parameter", "gradient", "buffer")
 # Products of matrices that a factorization or a triangular solve takes the time of.
 FACTORIZATION, SOLVE = 1.0, 0.5
 # Of an explicit preconditioner: eigenvalues and vectors in double precision, n³ times this.
@@ -64,24 +68,58 @@ def step_shared(
     for ranks, positions in held.items():
         sources = []
         for entry in (entries[i] for i in positions):
-            assert entry.shared is not None  # as it was chosen for
+            shared, number = entry.shared, entry.number
+            assert shared is not None  # as it was chosen for
             name = names[entry.parameter]
-            sources.append(_source(group, form, entry, entry.shared, reads, counted, name))
+            name = name if number == 0 else f"{name} (matrix {number})"
+            dtypes = dict(zip(TENSORS, shared.dtypes, strict=False))
+            inputs = tuple(dtypes[key] for key in reads)
+            source = source_of(group, form, shared.matrix, inputs, shared.device, counted, name)
+            sources.append(replace(source, read=_reader(shared, reads)))
         sharing.executor(ranks).map(function, sources, deliver, positions)
 
 
-def _source(
+def _reader(shared: Shared, reads: tuple[str, ...]) -> Callable[[], tuple[list[Tensor], ...]]:
+    """What returns the parts that are here of each tensor that is read."""
+    return lambda: tuple([getattr(part, key).tensor for part in shared.parts] for key in reads)
+
+
+def reads_of(group: Mapping[str, Any], form: Geometry) -> tuple[str, ...]:
+    """What a direction is found from: the signal first, then ``"gradient"`` where it is needed."""
+    # With momentum before the direction the signal is the momentum, else the gradient.
+    if group["order"] != "momentum-first" or not is_averaged(group):
+        return ("gradient",)
+    beside = form.accumulates or group["nesterov"] or group["bias_correction"]
+    return ("buffer", "gradient") if beside else ("buffer",)
+
+
+def is_averaged(group: Mapping[str, Any]) -> bool:
+    """Whether there is a momentum."""
+    beta = group["momentum"]
+    return isinstance(beta, Tensor) or beta > 0
+
+
+def source_of(
     group: dict[str, Any],
     form: Geometry,
-    entry: Entry,
-    shared: Shared,
-    reads: tuple[str, ...],
+    matrix: SharedMatrix,
+    inputs: tuple[torch.dtype, ...],
+    device: torch.device,
     counted: bool,
     name: str,
 ) -> SharedSource:
-    """What is read of a matrix, and what is found for it."""
-    inputs = tuple(shared.dtypes[("parameter", "gradient", "buffer").index(key)] for key in reads)
-    dtype, shape = working_dtype(inputs[0]), shared.matrix.shape
+    """What is sent of a matrix and what is found for it, all but how it is read.
+
+    Args:
+        group: of the matrix.
+        form: what its geometry describes.
+        matrix: who holds what of it.
+        inputs: the dtypes of what :func:`reads_of` says.
+        device: of it.
+        counted: whether a count of its gradients is found beside its direction and its scale.
+        name: for an error.
+    """
+    dtype, shape = working_dtype(inputs[0]), matrix.shape
     size = shape[0] * shape[1] * dtype.itemsize
     state: tuple[Output, ...] = ()
     if form.accumulates:
@@ -92,17 +130,22 @@ def _source(
         size += form.workspace(*shape)
     counts = (Output((), torch.float32, True),) if counted else ()
     return SharedSource(
-        key=(shape, inputs, shared.device),
+        key=(shape, inputs, device),
         size=size,
-        matrix=shared.matrix,
-        read=lambda: tuple([getattr(part, key).tensor for part in shared.parts] for key in reads),
+        matrix=matrix,
+        read=_nothing,
         inputs=inputs,
         direction=dtype,
         outputs=(Output((), dtype, False), *counts, *state),
-        cost=direction_cost(group, form, shape, dtype, shared.device),
-        name=name if entry.number == 0 else f"{name} (matrix {entry.number})",
-        device=shared.device,
+        cost=direction_cost(group, form, shape, dtype, device),
+        name=name,
+        device=device,
     )
+
+
+def _nothing() -> tuple[list[Tensor], ...]:
+    """No parts: of a matrix that is only planned with."""
+    return ()
 
 
 def direction_cost(
