@@ -3,7 +3,7 @@
     python benchmarks/found_steps.py [--seeds 42 142 242] [--part paper|quadratics]
 
 One setting for all: ``PolarGrad(params, momentum=0)``, float64 and a converged factor for 6.1, what
-the experiments use elsewhere. The first step is the default (0.01 of the root mean square of the
+the experiments use elsewhere. The first step is the default (0.05 of the root mean square of the
 singular values) or the number given, in the spectral norm. Printed are medians over the seeds, and
 the worst. Random quadratics of 16 × 16 and 24 × 6, and columns of 24: steps to a relative gap of
 1e-12, at most 3000.
