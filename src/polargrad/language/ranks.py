@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import hashlib
 import itertools
 import signal
@@ -200,5 +201,8 @@ def leave() -> bool:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return True
     first = torch.distributed.get_rank() == 0
+    # What is left of DistributedDataParallel in cycles holds the group, and would have its threads
+    # end with the interpreter, which they sometimes do by aborting it.
+    gc.collect()
     torch.distributed.destroy_process_group()
     return first
