@@ -201,8 +201,8 @@ def leave() -> bool:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return True
     first = torch.distributed.get_rank() == 0
-    # What is left of DistributedDataParallel in cycles holds the group, and would have its threads
-    # end with the interpreter, which they sometimes do by aborting it.
+    # What is left of DistributedDataParallel in cycles holds the group, whose threads would end
+    # with the interpreter. (One launch of thirteen was aborted there: this is the likely cause.)
     gc.collect()
     torch.distributed.destroy_process_group()
     return first
