@@ -24,7 +24,7 @@ import torch
 
 from polargrad.language import TrainSettings, open_input, train
 from polargrad.language.evaluation import language_model_loss
-from polargrad.language.optimizers import DEFAULTS, build_optimizer
+from polargrad.language.optimizers import DEFAULTS, optimizer_for
 from polargrad.language.presets import PRESETS, build_model
 from polargrad.language.ranks import training_device
 from polargrad.language.schedules import build_schedule
@@ -40,14 +40,7 @@ def bare_loop(settings: TrainSettings) -> Callable[[int], float]:
     preset, device = settings.model_preset, training_device()
     batches = open_input(preset).batches(preset, settings.seed)
     model = build_model(preset, settings.seed).to(device)
-    optimizer = build_optimizer(
-        model,
-        settings.optimizer,
-        lr=settings.learning_rate,
-        vector_lr=settings.vector_learning_rate,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = optimizer_for(model, settings)
     schedule = build_schedule(optimizer, settings.schedule_factor)
 
     def take(step: int) -> float:

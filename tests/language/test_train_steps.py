@@ -10,6 +10,7 @@ from light_language import LightPreset
 from polargrad.errors import MissingExtraError
 from polargrad.language import open_input, ranks, stepper, train
 from polargrad.language.evaluation import language_model_loss
+from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import build_model
 from polargrad.records import read_records
 
@@ -54,7 +55,7 @@ def test_clipping_is_that_of_torch_and_the_norm_is_that_before_it(settings, smal
     run = settings(optimizer="polargrad", lr=0.05, vector_lr=0.01, clip=1.45, steps=12)
     data = open_input(small, run.data)
     model, batches = build_model(small, run.seed), data.batches(small, run.seed)
-    optimizer = stepper.build_optimizer(
+    optimizer = build_optimizer(
         model, "polargrad", lr=0.05, vector_lr=0.01, beta2=run.beta2, weight_decay=0.0
     )
     schedule = stepper.build_schedule(optimizer, run.schedule_factor)

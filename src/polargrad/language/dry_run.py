@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.language.flops import Flops, flops_per_token
 from polargrad.language.input import token_kind
-from polargrad.language.optimizers import build_optimizer
+from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
@@ -134,16 +134,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
     require("transformers", extra="language")
     preset = settings.model_preset
     model = meta_model(preset)
-    optimizer = build_optimizer(
-        model,
-        settings.optimizer,
-        lr=settings.learning_rate,
-        vector_lr=settings.vector_learning_rate,
-        embedding_lr=settings.embedding_learning_rate,
-        method=settings.polar_method,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = optimizer_for(model, settings)
     choose_methods(optimizer, training_device().type)
     routing = condense(_routing(model, optimizer))
     held = step_bytes(optimizer)

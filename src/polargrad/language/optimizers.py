@@ -7,12 +7,31 @@ from typing import Any
 import torch
 
 from polargrad.language.recipes import MOMENTUM, Recipe, check_recipe, recipe_of
+from polargrad.language.settings import TrainSettings
 from polargrad.optim import param_groups
 from polargrad.optim.routing import assign
 from polargrad.optim.routing.policies import has_own_unit
 
 VECTOR_BETA1 = 0.9
 VECTOR_EPS = 1e-8
+
+
+def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of a run for its model, see :func:`build_optimizer`.
+
+    Raises:
+        ValueError: if an optimizer refuses its settings.
+    """
+    return build_optimizer(
+        model,
+        settings.optimizer,
+        lr=settings.learning_rate,
+        vector_lr=settings.vector_learning_rate,
+        embedding_lr=settings.embedding_learning_rate,
+        method=settings.polar_method,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+    )
 
 
 def build_optimizer(

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from polargrad.language.evaluation import language_model_loss
 from polargrad.language.input import Input
-from polargrad.language.optimizers import build_optimizer
+from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import build_model
 from polargrad.language.ranks import Ranks
 from polargrad.language.schedules import build_schedule
@@ -69,16 +69,7 @@ class Stepper:
         self._clip = settings.clip
         self.model = build_model(preset, settings.seed)
         self._wrapped = self._accelerator.prepare_model(self.model)
-        self.optimizer: Any = build_optimizer(
-            self.model,
-            settings.optimizer,
-            lr=settings.learning_rate,
-            vector_lr=settings.vector_learning_rate,
-            embedding_lr=settings.embedding_learning_rate,
-            method=settings.polar_method,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer: Any = optimizer_for(self.model, settings)
         self.schedule = build_schedule(self.optimizer, settings.schedule_factor)
         self._parameters = list(self.model.parameters())
         parts = settings.accumulate * ranks.count
