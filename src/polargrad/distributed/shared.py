@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
@@ -93,7 +94,7 @@ class _Returning(NamedTuple):
     owned: Sequence[Sequence[int]]
 
 
-class _Rounds:
+class _Rounds(ABC):
     """One call of ``map`` for matrices that are all held whole, or all in parts."""
 
     def __init__(
@@ -131,13 +132,13 @@ class _Rounds:
         while waiting:
             self.finish(waiting.popleft())
 
+    @abstractmethod
     def gather(self, number: int) -> Pending:
         """Send what is held here of the matrices of a round to their owners."""
-        raise NotImplementedError
 
+    @abstractmethod
     def give_back(self, number: int, part: int, results: tuple[Tensor, ...]) -> _Returning:
         """Send the results of some owners to those who hold entries of their matrices."""
-        raise NotImplementedError
 
     def stacks(self, number: int, arrived: Pending) -> list[Tensor]:
         """The stacks that this process owns in a round: what it holds itself, and what arrived."""

@@ -17,11 +17,11 @@ from polargrad.optim.routing.views import View, logical_shapes
 
 __all__ = [
     "accumulated",
+    "bytes_beside",
     "gathered",
     "geometry_state",
     "scatter",
     "start_geometry",
-    "state_bytes",
     "state_of_one",
 ]
 
@@ -53,11 +53,15 @@ def state_of_one(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> 
     return form.start(torch.empty(1, *shape, dtype=dtype, device="meta"))
 
 
-@functools.lru_cache(maxsize=256)
-def state_bytes(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> int:
+def bytes_beside(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """The bytes that a matrix of this shape has beside it in a stack: state and workspace."""
-    state = sum(x.numel() * x.element_size() for x in state_of_one(form, shape, dtype).values())
+    state = _state_bytes(form, shape, dtype) if form.accumulates else 0
     return state + form.workspace(*shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _state_bytes(form: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> int:
+    return sum(x.numel() * x.element_size() for x in state_of_one(form, shape, dtype).values())
 
 
 def gathered(form: Geometry, entries: Sequence[Entry], owners: Sequence[dict[str, Any]]) -> State:

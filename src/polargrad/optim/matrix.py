@@ -25,11 +25,11 @@ from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, par
 from polargrad.optim.found_step import FoundSteps
 from polargrad.optim.geometry_state import (
     accumulated,
+    bytes_beside,
     gathered,
     key_of,
     scatter,
     start_geometry,
-    state_bytes,
 )
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
@@ -86,7 +86,7 @@ class _Update:
         self.geometry, self.gate, self.decay, self.sharing = form, gate, decay, sharing
         beta = group["momentum"]
         self.beta: float | Tensor = beta.reshape(()) if isinstance(beta, Tensor) else beta
-        self.averaged = is_averaged(group)
+        self.averaged, self.reads = is_averaged(group), reads_of(group, form)
         self.first = group["order"] == "momentum-first"
         self.corrected = group["bias_correction"] and self.averaged
         self.foreach = group["foreach"] is not False
@@ -137,7 +137,7 @@ class _Update:
             self.sharing,
             [i for i, p in enumerate(self.group["params"]) if id(p) in kept],
             self.entries,
-            self._reads(),
+            self.reads,
             self.corrected,
             self._direction,
             self._update_parts,
@@ -210,22 +210,12 @@ class _Update:
 
     def _source(self, entry: Entry) -> Source:
         """The signal of a matrix, and beside it the gradient where something needs it."""
-        read: list[Region] = [getattr(entry, key) for key in self._reads()]
+        read: list[Region] = [getattr(entry, key) for key in self.reads]
         signal = read[0]
         tensor, dtype = signal.tensor, working_dtype(signal.tensor.dtype)
         key = (signal.shape, tensor.dtype, entry.gradient.tensor.dtype, tensor.device)
-        size = tensor.numel() * dtype.itemsize + self._beside(signal.shape, dtype)
+        size = tensor.numel() * dtype.itemsize + bytes_beside(self.geometry, signal.shape, dtype)
         return Source(key, size, lambda: tuple(region.matrix() for region in read))
-
-    def _reads(self) -> tuple[str, ...]:
-        """What a direction is found from: the signal first."""
-        return reads_of(self.group, self.geometry)
-
-    def _beside(self, shape: tuple[int, int], dtype: torch.dtype) -> int:
-        """The bytes that a matrix has beside it in a stack."""
-        if self.geometry.accumulates:
-            return state_bytes(self.geometry, shape, dtype)
-        return self.geometry.workspace(*shape)
 
     def _direction(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
         with stage("direction"):

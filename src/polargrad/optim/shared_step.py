@@ -17,7 +17,7 @@ from polargrad.geometry import Geometry
 from polargrad.geometry.spectral import PolarGeometry
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.entries import Entry, Shared
-from polargrad.optim.geometry_state import state_bytes, state_of_one
+from polargrad.optim.geometry_state import bytes_beside, state_of_one
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.resolve import resolve
 
@@ -120,14 +120,11 @@ def source_of(
         name: for an error.
     """
     dtype, shape = working_dtype(inputs[0]), matrix.shape
-    size = shape[0] * shape[1] * dtype.itemsize
+    size = shape[0] * shape[1] * dtype.itemsize + bytes_beside(form, shape, dtype)
     state: tuple[Output, ...] = ()
     if form.accumulates:
         of_one = state_of_one(form, shape, dtype)
         state = tuple(Output(tuple(x.shape[1:]), x.dtype, True) for x in of_one.values())
-        size += state_bytes(form, shape, dtype)
-    else:
-        size += form.workspace(*shape)
     counts = (Output((), torch.float32, True),) if counted else ()
     return SharedSource(
         key=(shape, inputs, device),
