@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from polargrad.language import evaluation
 from polargrad.language.schedules import SCHEDULES
 from polargrad.records import read_records
 
@@ -14,9 +13,8 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     text = PAGE.read_text(encoding="utf-8")
     (block,) = text.split("```python\n")[1:]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "VALIDATION_WINDOWS", 8)
     names = {}
-    exec(block.split("```")[0].replace("steps=20", "steps=2"), names)
+    exec(block.split("```")[0].replace("steps=20", "steps=2, eval_windows=8"), names)
     assert (names["result"].steps, names["result"].unit) == (2, "byte")
     *_, record = read_records(tmp_path / "runs/a/records.jsonl")
     for name in [*record, *SCHEDULES]:

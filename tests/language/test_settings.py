@@ -16,6 +16,7 @@ REFUSED = [
     ({"preset": "huge"}, "unknown preset 'huge': choose from tiny"),
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
+    ({"eval_windows": 0}, "eval_windows must be at least 1, got 0"),
     ({"checkpoint_every": -3}, "checkpoint_every must be at least 1, got -3"),
     ({"keep": 0}, "keep must be at least 1, got 0"),
     ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
@@ -73,6 +74,7 @@ def test_the_identity_holds_what_changes_the_numbers(settings, tmp_path):
         {"batch": 8},
         {"accumulate": 2},
         {"eval_every": 4},
+        {"eval_windows": 4},
         {"preset": "tiny"},
     ]
     for change in changes:

@@ -10,7 +10,10 @@ import torch
 from training_runs import assert_same_run, records
 
 from polargrad.language import DEFAULTS, open_input, train
+from polargrad.language.data import evaluation_batches
+from polargrad.language.evaluation import language_model_loss
 from polargrad.language.models import ConfigPreset
+from polargrad.language.presets import build_model
 from polargrad.records import read_records
 
 FILES = ["checkpoints", "loss.png", "provenance.json", "records.jsonl", "settings.json"]
@@ -36,6 +39,19 @@ def test_a_run_leaves_its_records(settings, small, text):
     assert (result.tokens, result.unit) == (512, "byte")
     (session,) = json.loads((result.out / "provenance.json").read_text())
     assert (session["from_step"], session["data"]) == (0, str(text))
+
+
+@pytest.mark.parametrize("windows", [1, 5])
+def test_the_validation_loss_is_of_as_many_windows_as_asked(settings, small, text, windows):
+    """Before the first step, against the model as it was drawn, over those windows."""
+    first, *_ = records(train(settings(steps=1, eval_windows=windows)).out)
+    model = build_model(small, 0)
+    held_out = open_input(small, text).data.validation
+    batches = evaluation_batches(held_out, batch=1, context=small.context, windows=windows)
+    with torch.no_grad():
+        losses = [language_model_loss(model, batch).item() for batch in batches]
+    assert len(losses) == windows
+    assert first["validation_loss"] == pytest.approx(sum(losses) / windows, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -33,6 +33,7 @@ from polargrad.experiments.pretraining.results import SweepResults
 from polargrad.experiments.pretraining.run import run_sweep, shared
 from polargrad.language import RECIPES
 from polargrad.language.data.opening import FIELD
+from polargrad.language.evaluation import VALIDATION_WINDOWS
 from polargrad.language.schedules import WARMUP_STEPS
 from polargrad.records import RunFolder
 from polargrad.records.run_folder import SETTINGS
@@ -49,6 +50,7 @@ EVALUATIONS = 12
 OF_TRAINING = (
     *("preset", "batch", "accumulate", "beta2", "weight_decay", "schedule", "warmup"),
     *("decay_share", "clip", "precision", "data", "tokenizer", "field", "limit", "cache"),
+    "eval_windows",
 )
 # Options of the search, which the protocol takes as they are.
 OF_SEARCH = (
@@ -129,6 +131,8 @@ class Sweep:
     """Folder in which tokens and tokenizers are kept for the next run."""
     eval_every: Annotated[int | None, EVAL_EVERY] = None
     """Steps between two measurements of the validation loss."""
+    eval_windows: int = VALIDATION_WINDOWS
+    """Windows of the validation tokens that it is measured on."""
     watch_every: int = 0
     """Steps between two looks at spectra, in the runs on the seeds; 0 for none."""
     keep_checkpoints: Annotated[bool, FLAG] = False

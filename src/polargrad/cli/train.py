@@ -23,6 +23,7 @@ from polargrad.language import (
     train,
 )
 from polargrad.language.data.opening import FIELD
+from polargrad.language.evaluation import VALIDATION_WINDOWS
 from polargrad.language.ranks import leave
 from polargrad.language.recipes import POLAR_METHODS
 from polargrad.language.schedules import DECAY_SHARES, SCHEDULES, WARMUP_STEPS
@@ -145,6 +146,8 @@ class Train:
     """Folder in which tokens and tokenizers are kept for the next run."""
     eval_every: int = 100
     """Steps between two measurements of the validation loss."""
+    eval_windows: int = VALIDATION_WINDOWS
+    """Windows of the validation tokens that it is measured on."""
     watch_every: int = 0
     """Steps between two looks at the spectra of gradients and momenta; 0 for none."""
     checkpoint_every: int = 100

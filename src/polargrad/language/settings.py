@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polargrad.language.data.opening import FIELD, HUB
+from polargrad.language.evaluation import VALIDATION_WINDOWS
 from polargrad.language.models import ModelPreset
 from polargrad.language.presets import preset_of
 from polargrad.language.recipes import DEFAULTS, check_recipe, recipe_of
@@ -58,6 +59,8 @@ class TrainSettings:
         limit: how many tokens of the text are enough; None takes all.
         cache: folder of tokens and tokenizers; None takes the user's.
         eval_every: steps between two measurements of the validation loss.
+        eval_windows: how many windows of the validation tokens it is measured on, the same ones
+            every time.
         watch_every: steps between two looks at the spectra of gradients and momenta; 0 for none.
         checkpoint_every: steps between two checkpoints.
         keep: how many checkpoints to keep, the last ones.
@@ -100,6 +103,7 @@ class TrainSettings:
     limit: int | None = None
     cache: Path | None = None
     eval_every: int = 100
+    eval_windows: int = VALIDATION_WINDOWS
     watch_every: int = 0
     checkpoint_every: int = 100
     keep: int = 2
@@ -129,7 +133,8 @@ class TrainSettings:
 
     def _require_numbers(self) -> None:
         """Raise a ValueError unless every number is one that makes sense."""
-        for name in ("steps", "accumulate", "eval_every", "checkpoint_every", "keep"):
+        counts = ("steps", "accumulate", "eval_every", "eval_windows", "checkpoint_every", "keep")
+        for name in counts:
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("batch", "limit", "stop_after"):
             value = getattr(self, name)
@@ -227,6 +232,7 @@ class TrainSettings:
             "clip": self.clip,
             "precision": self.precision if precision is None else precision,
             "eval_every": self.eval_every,
+            "eval_windows": self.eval_windows,
             "corpus": digest,
         }
 

@@ -298,7 +298,11 @@ class _Run:
     def _validation_loss(self) -> float:
         """The mean cross-entropy over the validation windows, which must be finite."""
         loss = validation_loss(
-            self.stepper.model, self.data.data.validation, self.preset, self.ranks
+            self.stepper.model,
+            self.data.data.validation,
+            self.preset,
+            self.ranks,
+            windows=self.settings.eval_windows,
         )
         self._require_finite("validation loss", loss, step=self.step, lr=self.stepper.lr)
         return loss
