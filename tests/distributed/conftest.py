@@ -8,12 +8,16 @@ import ranks
 def run(tmp_path_factory):
     """Returns a function that runs (function, arguments) cases and returns their results by case.
 
-    Each result is a list, one for each process.
+    A function is one of ``shared_cases``, or given as ``module.function``. Each result is a list,
+    one for each process.
     """
 
     def together(count, cases, **options):
         folder = tmp_path_factory.mktemp("ranks")
-        given = [("shared_cases", function, arguments) for function, arguments in cases]
+        given = [
+            (*f"shared_cases.{function}".split(".")[-2:], arguments)
+            for function, arguments in cases
+        ]
         results = ranks.launch(count, given, folder, **options)
         for of_rank in results:
             for result in of_rank or ():

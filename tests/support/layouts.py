@@ -64,6 +64,20 @@ class Large(nn.Module):
         self.double()
 
 
+class Strips(nn.Module):
+    """Matrices whose smaller side is small, uneven ones among them, and one that is square."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(16, 260, bias=False)  # 260 × 16
+        self.down = nn.Linear(260, 16, bias=False)
+        self.odd = nn.Linear(13, 331, bias=False)
+        self.same = nn.Linear(16, 260, bias=False)
+        self.square = nn.Linear(64, 64, bias=False)
+        self.tiny = nn.Linear(2, 40)
+        self.float()
+
+
 class Many(nn.Module):
     """Equal matrices."""
 
@@ -250,16 +264,27 @@ PLAN = {
     "wide": RowwiseParallel(),
     "output": RowwiseParallel(),
     "qkv": ColwiseParallel(),
+    # Of Strips:
+    "up": ColwiseParallel(),
+    "down": RowwiseParallel(),
+    "odd": ColwiseParallel(),
+    "same": ColwiseParallel(),
+    "square": ColwiseParallel(),
+    "tiny": ColwiseParallel(),
 }
 
 
+def plan_of(model):
+    return {name: style for name, style in PLAN.items() if hasattr(model, name)}
+
+
 def tensor_parallel(model):
-    parallelize_module(model, mesh_of((dist.get_world_size(),)), PLAN)
+    parallelize_module(model, mesh_of((dist.get_world_size(),)), plan_of(model))
 
 
 def both(model):
     mesh = mesh_of((2, 2), mesh_dim_names=("data", "tensor"))
-    parallelize_module(model, mesh["tensor"], PLAN)
+    parallelize_module(model, mesh["tensor"], plan_of(model))
     fully_shard(model, mesh=mesh["data"])
 
 

@@ -6,11 +6,14 @@ import torch.distributed as dist
 class Sent:
     """Counts the bytes that this process sends to others, by wrapping the collectives.
 
-    ``to`` has those that go to each process of the world.
+    ``to`` has those that go to each process of the world; those of Gram matrices, which alone are
+    summed as stacks of rectangles, go around a ring. ``grams`` counts such sums, ``gram_bytes``
+    their bytes on one process.
     """
 
     def __init__(self):
         self.bytes, self.calls = 0, []
+        self.grams = self.gram_bytes = 0
         self.to = [0] * dist.get_world_size()
 
     def __enter__(self):
@@ -34,6 +37,10 @@ class Sent:
 
         def counted_reduce(tensor, *more, **options):
             self.calls.append("all_reduce")
+            if tensor.ndim == 3:
+                self.grams += 1
+                self.gram_bytes += tensor.nbytes
+                self._add_ring(options.get("group"), tensor.nbytes)
             return reduce(tensor, *more, **options)
 
         dist.all_to_all_single = counted_exchange
@@ -45,6 +52,13 @@ class Sent:
         members = dist.get_process_group_ranks(group or dist.group.WORLD)
         for member, size in zip(members, sizes, strict=True):
             self.to[member] += size if member != dist.get_rank() else 0
+
+    def _add_ring(self, group, size):
+        """Count what the next process of a ring is sent of a sum."""
+        group = group or dist.group.WORLD
+        members = dist.get_process_group_ranks(group)
+        after = members[(dist.get_rank(group) + 1) % len(members)]
+        self.to[after] += 2 * size * (len(members) - 1) // len(members)
 
     def __exit__(self, *error):
         dist.all_to_all_single, dist.broadcast, dist.all_reduce = self.kept

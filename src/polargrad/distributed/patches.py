@@ -52,6 +52,11 @@ class Patch(NamedTuple):
     steps: tuple[int, ...]
     first: tuple[int, ...]
 
+    @property
+    def entries(self) -> int:
+        """How many there are."""
+        return math.prod(self.sizes)
+
     def of(self, local: Tensor) -> Tensor:
         """The entries in the memory of a tensor that holds the box: a view, whatever its strides.
 

@@ -88,6 +88,15 @@ class Ranks:
             raise _failed(about, error) from error
         return Pending(work, about, (buffer,))
 
+    def add(self, buffer: Tensor, about: str) -> Pending:
+        """Put the sum over the processes in the place of a buffer; returns at once."""
+        about = f"all_reduce of {about}"
+        try:
+            work = dist.all_reduce(buffer, group=self.group, async_op=True)
+        except RuntimeError as error:
+            raise _failed(about, error) from error
+        return Pending(work, about, (buffer,))
+
     def total(self, values: Tensor, about: str) -> Tensor:
         """The sum over the processes, the same to the bit on all of them."""
         return self._reduced(values, dist.ReduceOp.SUM, about)

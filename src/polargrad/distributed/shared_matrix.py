@@ -23,6 +23,8 @@ class SharedMatrix:
         sizes: of its own dimensions, those of the rows first.
         patches: what each process holds of it.
         holders: the processes that hold all of it.
+        in_strips: whether processes hold whole rows of a tall matrix or whole columns of a wide
+            one, and no entry twice.
     """
 
     def __init__(self, matrix: Strided, shape: Sequence[int], held: Sequence[Box]) -> None:
@@ -41,6 +43,11 @@ class SharedMatrix:
             rank
             for rank, mine in enumerate(self.patches)
             if [p.sizes for p in mine] == [self.sizes]
+        )
+
+        across = slice(self.rows, None) if self.shape[0] >= self.shape[1] else slice(self.rows)
+        self.in_strips = all(len(same) == 1 for same in self._groups) and all(
+            patch.sizes[across] == self.sizes[across] for mine in self.patches for patch in mine
         )
 
     def position(self, patch: Patch) -> int:

@@ -8,11 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from polargrad.distributed.gram import DOUBLE, GramSource, packed_bytes, ring_bytes
+from polargrad.distributed.local import stacks as stacks_of_equal
 from polargrad.distributed.mesh_sizes import DIMENSIONS, MeshSizes
 from polargrad.distributed.schedule import Plan, SharedSource, of_one_kind
 from polargrad.distributed.shared import IN_FLIGHT
 
-__all__ = ["Exchanged", "exchanged"]
+__all__ = ["Exchanged", "exchanged", "exchanged_by_gram"]
+
+# Stacks of Gram matrices, as measured.
+GRAMS_HELD = 6
 
 
 class Exchanged(NamedTuple):
@@ -55,6 +60,24 @@ def exchanged(sources: Sequence[SharedSource], mesh: MeshSizes, stacks: Sequence
         sent += call.sent
         held = torch.maximum(held, call.held())
     return Exchanged(owners, sent, held)
+
+
+def exchanged_by_gram(sources: Sequence[GramSource], mesh: MeshSizes) -> Exchanged:
+    """Return what :class:`polargrad.distributed.GramExecutor` would do with these matrices.
+
+    Sums go around a ring. Held are the Gram matrices of a stack, as they are, as they travel and in
+    what is made of them, those of the next, and one strip in double precision.
+    """
+    ranks = mesh.ranks
+    sent = torch.zeros(ranks, len(DIMENSIONS), dtype=torch.int64)
+    held = torch.zeros(ranks, dtype=torch.int64)
+    links = torch.stack([mesh.links(rank)[(rank + 1) % ranks] for rank in range(ranks)])
+    for stack in stacks_of_equal(sources):
+        total = len(stack) * packed_bytes(sources[stack[0]].columns)
+        sent[torch.arange(ranks), links] += ring_bytes(total, ranks)
+        grams = len(stack) * sources[stack[0]].columns ** 2 * DOUBLE.itemsize
+        held = held.clamp(min=GRAMS_HELD * grams + max(sources[i].strip_bytes for i in stack))
+    return Exchanged([0] * len(sources), sent, held)
 
 
 class _Call:

@@ -31,6 +31,8 @@ from polargrad.optim.geometry_state import (
     scatter,
     start_geometry,
 )
+from polargrad.optim.gram_step import by_gram, step_by_gram
+from polargrad.optim.group_members import named_parameters
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import Region, View
@@ -128,15 +130,30 @@ class _Update:
 
     def _step_shared(self) -> None:
         """Step the matrices that processes share."""
-        if self.sharing is None:
+        shared = [i for i, e in enumerate(self.entries) if e.shared is not None]
+        if not shared or self.sharing is None:
             return
         kept = {id(p) for p in self.params}
+        names = [name for name, p in named_parameters(self.group) if id(p) in kept]
+        far = by_gram(self.group, self.geometry, self.entries, self.reads[0])
+        if far:
+            step_by_gram(
+                self.group,
+                self.entries,
+                far,
+                names,
+                self._signal_of_part,
+                self._lengths,
+                self._update_parts,
+            )
+        near = sorted(set(shared) - set(far))
         step_shared(
             self.group,
             self.geometry,
             self.sharing,
-            [i for i, p in enumerate(self.group["params"]) if id(p) in kept],
+            names,
             self.entries,
+            near,
             self.reads,
             self.corrected,
             self._direction,
@@ -227,7 +244,22 @@ class _Update:
 
     def _ascend(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
         """Unit directions of a stack, how far to go along each; what is counted, found, kept."""
-        entries, owners = self._chosen(positions)
+        signal, gradient, counts = self._signal(positions, *stacks)
+        state = None
+        if self.geometry.accumulates:
+            past = gathered(self.geometry, *self._chosen(positions))
+            state = accumulated(self.geometry, past, gradient)
+            del past
+        del gradient  # of half precision it is a wider copy
+        direction, dual = self._ascent_of(signal, state)
+        more = [] if counts is None else [counts]
+        scale = self._lengths(positions, dual, tuple(signal.shape[-2:]))
+        return direction, scale, *more, *(() if state is None else state.values())
+
+    def _signal(
+        self, positions: list[int], *stacks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Signals of a stack, the gradients that they were found from, and what is counted."""
         averaged = self.averaged and self.first
         signal = _working(stacks[0])
         gradient = signal
@@ -246,19 +278,21 @@ class _Update:
             )
         else:
             signal = gradient
-        state = None
-        if self.geometry.accumulates:
-            past = gathered(self.geometry, entries, owners)
-            state = accumulated(self.geometry, past, gradient)
-            del past
-        del gradient  # of half precision it is a wider copy
-        direction, dual = self._ascent_of(signal, state)
-        more = [] if counts is None else [counts]
-        scale = self._scale(dual, dual.dtype, *signal.shape[-2:])
+        return signal, gradient, counts
+
+    def _signal_of_part(self, position: int, part: Entry) -> Tensor:
+        """The signal of a part of a matrix, in which nothing is counted."""
+        read: list[Region] = [getattr(part, key) for key in self.reads]
+        stacks = [region.matrix().unsqueeze(0) for region in read]
+        return self._signal([position], *stacks)[0].squeeze(0)
+
+    def _lengths(self, positions: list[int], dual: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """How far to go along each direction of a stack of matrices of one shape."""
+        scale = self._scale(dual, dual.dtype, *shape)
         assert isinstance(scale, Tensor)  # as the dual norms are
         if self.found is not None:
             scale = scale * self.found.sizes(positions).to(scale.dtype)
-        return direction, scale, *more, *(() if state is None else state.values())
+        return scale
 
     def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""

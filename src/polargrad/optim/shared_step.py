@@ -18,7 +18,6 @@ from polargrad.geometry.spectral import PolarGeometry
 from polargrad.linalg.precision import working_dtype
 from polargrad.optim.entries import Entry, Shared
 from polargrad.optim.geometry_state import bytes_beside, state_of_one
-from polargrad.optim.group_members import named_parameters
 from polargrad.optim.resolve import resolve
 
 __all__ = ["direction_cost", "is_averaged", "reads_of", "source_of", "step_shared"]
@@ -37,8 +36,9 @@ def step_shared(
     group: dict[str, Any],
     form: Geometry,
     sharing: Sharing,
-    members: Sequence[int],
+    names: Sequence[str],
     entries: Sequence[Entry],
+    positions: Sequence[int],
     reads: tuple[str, ...],
     counted: bool,
     function: StackFunction,
@@ -50,24 +50,22 @@ def step_shared(
         group: of the matrices.
         form: what its geometry describes.
         sharing: who holds what.
-        members: the positions, in the group, of the parameters of a step.
+        names: of the parameters of a step.
         entries: all matrices of the step, shared or not.
+        positions: of those that are brought together.
         reads: what the function takes of each: ``"buffer"``, ``"gradient"``, the signal first.
         counted: whether it returns a count beside the directions and their scales.
         function, deliver: as for :class:`polargrad.distributed.SharedExecutor`, with the positions
             of the matrices among ``entries``.
     """
     held: dict[Ranks, list[int]] = {}
-    for position, entry in enumerate(entries):
-        if entry.shared is not None:
-            held.setdefault(entry.shared.ranks, []).append(position)
-    if not held:
-        return
-    named = named_parameters(group)
-    names = [named[i][0] for i in members]
-    for ranks, positions in held.items():
+    for position in positions:
+        shared = entries[position].shared
+        assert shared is not None  # or it would not have to be
+        held.setdefault(shared.ranks, []).append(position)
+    for ranks, some in held.items():
         sources = []
-        for entry in (entries[i] for i in positions):
+        for entry in (entries[i] for i in some):
             shared, number = entry.shared, entry.number
             assert shared is not None  # as it was chosen for
             name = names[entry.parameter]
@@ -76,7 +74,7 @@ def step_shared(
             inputs = tuple(dtypes[key] for key in reads)
             source = source_of(group, form, shared.matrix, inputs, shared.device, counted, name)
             sources.append(replace(source, read=_reader(shared, reads)))
-        sharing.executor(ranks).map(function, sources, deliver, positions)
+        sharing.executor(ranks).map(function, sources, deliver, some)
 
 
 def _reader(shared: Shared, reads: tuple[str, ...]) -> Callable[[], tuple[list[Tensor], ...]]:

@@ -12,22 +12,33 @@ from torch.distributed.tensor import Placement, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 from torch.utils.flop_counter import FlopCounterMode
 
+from polargrad.distributed import GramSource
 from polargrad.distributed.mesh_sizes import DIMENSIONS, MeshSizes
 from polargrad.distributed.placement import Box, boxes
 from polargrad.distributed.schedule import SharedSource
 from polargrad.distributed.shared_matrix import SharedMatrix
-from polargrad.distributed.traffic import exchanged
+from polargrad.distributed.traffic import exchanged, exchanged_by_gram
 from polargrad.geometry import Geometry, geometry
 from polargrad.geometry.spectral import PolarGeometry
+from polargrad.linalg.gram_side import gram_side
 from polargrad.linalg.precision import COMPUTE_DTYPES
 from polargrad.optim.buffers import buffer_dtype
 from polargrad.optim.engine import MatrixOptimizer
 from polargrad.optim.entries import whole_matrices
+from polargrad.optim.gram_step import is_by_gram
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.memory import stacks_of
 from polargrad.optim.planned_methods import choose_methods
 from polargrad.optim.resolve import resolve
-from polargrad.optim.shared_step import CONDITION, direction_cost, is_averaged, reads_of, source_of
+from polargrad.optim.shared_step import (
+    CONDITION,
+    FACTORIZATION,
+    SOLVE,
+    direction_cost,
+    is_averaged,
+    reads_of,
+    source_of,
+)
 
 __all__ = ["StepOnMesh", "direction_flops", "simulate"]
 
@@ -134,6 +145,42 @@ def direction_flops(
     return int(counter.get_total_flops()), None
 
 
+def side_flops(group: dict[str, Any], shape: tuple[int, int]) -> tuple[int, str | None]:
+    """Return the operations that lead from a Gram matrix to what its strips are multiplied by.
+
+    Args:
+        group: of the matrix, with its methods chosen (:func:`choose_methods`).
+        shape: (m, n).
+
+    Returns:
+        How many, and the method if they are estimated.
+    """
+    small, large = sorted(shape)
+    example = torch.empty(1, *shape, dtype=torch.float32, device="meta")
+    method = resolve(group, example)
+    work = method.work(large, small, torch.float32, CONDITION)
+    if work.factorizations or work.solves or work.synchronizations:
+        # All but the Gram matrix and what is made of it in the end.
+        products = work.products - 2 + FACTORIZATION * work.factorizations + SOLVE * work.solves
+        return round(2 * products * small**3), method.name
+    gram = torch.empty(1, small, small, dtype=torch.float64, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        gram_side(method, gram)
+    return int(counter.get_total_flops()), None
+
+
+def summed_flops(matrix: SharedMatrix) -> Tensor:
+    """The operations of the Gram matrix of a strip and of its product, on each process: (R,)."""
+    columns = min(matrix.shape)
+    return torch.tensor(
+        [4 * columns * sum(patch.entries for patch in held) for held in matrix.patches]
+    )
+
+
+def _gram_source(source: SharedSource) -> GramSource:
+    return GramSource(source.matrix, list, source.name, source.device)
+
+
 def _nothing(name: str) -> None:
     """Tensor parallelism cuts no parameter."""
 
@@ -185,17 +232,35 @@ class _Simulation:
     ) -> None:
         """Add the step of some parameters of a group that the processes of a mesh share."""
         form = geometry(group["geometry"])
-        sources = [s for member in members for s in self._sources(group, form, mesh, member)]
+        every = [s for member in members for s in self._sources(group, form, mesh, member)]
+        kinds: tuple[list[SharedSource], list[SharedSource]] = ([], [])
+        for s in every:
+            kinds[is_by_gram(group, form, s.matrix, mesh.ranks, s.inputs[0], s.device)].append(s)
+        sources, far = kinds
         examples = [torch.empty(s.matrix.shape, dtype=s.direction, device="meta") for s in sources]
         call = exchanged(sources, mesh, [stacks_of(group, example) for example in examples])
         flops = torch.zeros(mesh.ranks, dtype=torch.int64)
         for owner, source in zip(call.owners, sources, strict=True):
             flops[owner] += self._flops(number, group, form, source)
+        held, sent = call.held, call.sent
+        if far:
+            summed = exchanged_by_gram([_gram_source(s) for s in far], mesh)
+            held, sent = torch.maximum(held, summed.held), sent + summed.sent
+            for source in far:
+                flops += summed_flops(source.matrix) + self._side(number, group, source)
         copies = self.mesh.ranks // mesh.ranks
-        self.matrices += len(sources)
+        self.matrices += len(every)
         self.flops += flops.repeat_interleave(copies)
-        self.sent += call.sent.repeat_interleave(copies, dim=0)
-        self.held = torch.maximum(self.held, call.held.repeat_interleave(copies))
+        self.sent += sent.repeat_interleave(copies, dim=0)
+        self.held = torch.maximum(self.held, held.repeat_interleave(copies))
+
+    def _side(self, number: int, group: dict[str, Any], source: SharedSource) -> int:
+        """The operations on the Gram side of one matrix, which every process does."""
+        key = (number, source.matrix.shape, "Gram side")
+        if key not in self.kinds:
+            self.kinds[key], estimated = side_flops(group, source.matrix.shape)
+            self.estimated |= {estimated} if estimated else set()
+        return self.kinds[key]
 
     def _sources(
         self, group: dict[str, Any], form: Geometry, mesh: MeshSizes, member: _Member

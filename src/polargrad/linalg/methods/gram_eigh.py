@@ -103,6 +103,18 @@ class GramEigh:
         wide = x.to(double_dtype(x.dtype))
         return from_gram(x, wide, gram(wide), self.polish)
 
+    def gram_weights(self, c: Tensor) -> Tensor:
+        r"""Return W with U = A W for a stack of Gram matrices c = AᴴA in double precision.
+
+        Without polishing, which needs A; singular values below :math:`\sqrt{8n\,\mathrm{eps}}`
+        of the largest count as zero.
+        """
+        eigenvalues, vectors = torch.linalg.eigh(c)
+        kept = eigenvalues > _cutoff(c.shape[-1], c.dtype) * eigenvalues[..., -1:]
+        inverse_root = torch.where(kept, eigenvalues, torch.inf).rsqrt()
+        weights: Tensor = (vectors * inverse_root.unsqueeze(-2)) @ vectors.mH
+        return weights
+
     def split(self, x: Tensor) -> SplitFactor | None:
         r"""Return the factor of one tall matrix as :math:`A\,(V f(\Lambda) V^{\mathsf H})`.
 

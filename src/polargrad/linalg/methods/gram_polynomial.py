@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,10 +15,10 @@ from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import (
     LOWER,
     Bound,
-    add_product,
     check_bound,
     check_steps,
-    higher_terms,
+    gram_weights,
+    multiplier,
     normalise,
     products,
     promise,
@@ -143,30 +142,15 @@ class GramPolynomial:
             count += 2 + products(segment) - 2 * len(segment) + 3 * (len(segment) - 1)
         return Work(products=count)
 
+    def gram_weights(self, c: Tensor) -> Tensor:
+        """Return W with U = A W for a stack of Gram matrices c = AᴴA in double precision."""
+        return gram_weights(c, self.polynomials, bound=self.bound, safety=self.safety)
+
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
         x, gram = normalise(x, self.bound, safety=self.safety, with_gram=True)
         for segment in self.segments:
             gram = symmetric_gram(x) if gram is None else gram
-            x = times(x, _multiplier(gram, segment))
+            x = times(x, multiplier(gram, segment))
             gram = None
         return Factor(x, steps=len(self.polynomials))
-
-
-def _multiplier(gram: Tensor, polynomials: Sequence[OddPolynomial]) -> Tensor:
-    """Q with X Q the iterate of X after these polynomials; ``gram`` is XᴴX."""
-    total: Tensor | None = None
-    for index, (a, *higher) in enumerate(polynomials):
-        z = higher_terms(gram, higher)
-        if total is None:
-            identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-            total = a * identity + z
-        else:
-            total = add_product(total, total, z, beta=a)
-        if index < len(polynomials) - 1:
-            # (aI + Z) R (aI + Z), one factor after the other; symmetric but for rounding.
-            right = add_product(gram, gram, z, beta=a)
-            gram = add_product(right, z, right, beta=a)
-            gram = 0.5 * (gram + gram.mH)
-    assert total is not None  # a segment has a step
-    return total

@@ -143,13 +143,13 @@ class GramZolotarev:
         if is_better_looped(x):
             return one_by_one(self, x)
         if self.polynomial is None:
-            p, size, failed = self._rational(x)
-        else:
-            composed = self._composed(x)
-            p, size, failed = composed.weights(), composed.size, composed.info != 0
-            del composed
-        identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        return Factor(times(x, torch.where(failed[..., None, None], identity, p) / size.sqrt()))
+            return Factor(times(x, _over_bound(*self._rational(gram(x)))))
+        return Factor(times(x, _over_bound(*self._composed(gram(x)).parts())))
+
+    def gram_weights(self, c: Tensor) -> Tensor:
+        """Return W with U = A W for a stack of Gram matrices c = AᴴA, (B, n, n)."""
+        found = self._rational(c) if self.polynomial is None else self._composed(c).parts()
+        return _over_bound(*found)
 
     def split(self, x: Tensor) -> SplitFactor | None:
         """Return the factor of one tall matrix as x W, where the host may look at its size.
@@ -160,7 +160,7 @@ class GramZolotarev:
         if self.polynomial is None:
             return None
         self._check(x)
-        composed = self._composed(x, keep=True)
+        composed = self._composed(gram(x), keep=True)
         size = float(composed.size)
         least, largest = SAFE_SQUARES[x.dtype]
         if not least <= size <= largest:
@@ -189,10 +189,9 @@ class GramZolotarev:
                 f"got {self.lower}: give compute_dtype=torch.float64"
             )
 
-    def _rational(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What x/β is multiplied by, β², and which factorizations have failed."""
+    def _rational(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What x/β is multiplied by, β², and which factorizations have failed; c is xᴴx."""
         function = self.coefficients
-        c = gram(x)
         size = torch.minimum(
             torch.linalg.matrix_norm(c, keepdim=True), c.abs().sum(-1, keepdim=True).amax(-2, True)
         )
@@ -208,11 +207,10 @@ class GramZolotarev:
         p.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return function.scale * p, size, failed
 
-    def _composed(self, x: Tensor, *, keep: bool = False) -> _Composed:
+    def _composed(self, c: Tensor, *, keep: bool = False) -> _Composed:
         """The same with a polynomial of the function: of R C R, which has the squares of σ."""
         assert self.polynomial is not None  # as the caller has seen
         function, (first, *higher) = self.coefficients, self._after(self.polynomial)[0]
-        c = gram(x)
         # A zero matrix stays zero, whatever it is divided by.
         size = torch.linalg.matrix_norm(c, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
         c = c / size
@@ -257,10 +255,20 @@ class _Composed(NamedTuple):
         """W with U = x W/β."""
         return add_product(self.q, self.sum_of_terms, self.q, beta=1.0)
 
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What x/β is multiplied by, β², and which factorizations have failed."""
+        return self.weights(), self.size, self.info != 0
+
     def inner(self) -> float:
         """⟨x, U⟩/β = ⟨C R, q⟩ of one matrix: nothing in it cancels, as it would in ⟨C, W⟩."""
         assert self.product is not None
         return float((self.product * self.q).sum())
+
+
+def _over_bound(p: Tensor, size: Tensor, failed: Tensor) -> Tensor:
+    """p/β, with I in the place of what has failed."""
+    identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+    return torch.where(failed[..., None, None], identity, p) / size.sqrt()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

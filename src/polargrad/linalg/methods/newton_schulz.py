@@ -10,7 +10,14 @@ from torch import Tensor
 
 from polargrad.linalg.coefficients import Coefficients, check_coefficients, schedule
 from polargrad.linalg.methods.outcome import Factor, Promise, Work
-from polargrad.linalg.methods.polynomial import LOWER, check_steps, iterate, products, promise
+from polargrad.linalg.methods.polynomial import (
+    LOWER,
+    check_steps,
+    gram_weights,
+    iterate,
+    products,
+    promise,
+)
 from polargrad.linalg.odd_polynomials import OddPolynomial
 
 
@@ -106,6 +113,10 @@ class NewtonSchulz:
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""
         return Work(products=products(self.polynomials))
+
+    def gram_weights(self, c: Tensor) -> Tensor:
+        """Return W with U = A W for a stack of Gram matrices c = AᴴA in double precision."""
+        return gram_weights(c, self.polynomials, bound="frobenius")
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

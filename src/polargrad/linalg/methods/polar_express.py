@@ -16,6 +16,7 @@ from polargrad.linalg.methods.polynomial import (
     Bound,
     check_bound,
     check_steps,
+    gram_weights,
     iterate,
     products,
     promise,
@@ -137,6 +138,10 @@ class PolarExpress:
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; the same for every condition number."""
         return Work(products=products(self.polynomials))
+
+    def gram_weights(self, c: Tensor) -> Tensor:
+        """Return W with U = A W for a stack of Gram matrices c = AᴴA in double precision."""
+        return gram_weights(c, self.polynomials, bound=self.bound, safety=self.safety)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
