@@ -96,7 +96,7 @@ def test_what_tensor_parallelism_does_not_cut_is_done_by_each_of_its_processes()
     found = simulated(None, "Muon, quintic", MeshSizes(tp=2))
     with torch.device("meta"):
         names = [name.split(".")[0] for name, p in layouts.Model().named_parameters() if p.ndim > 1]
-    assert set(layouts.PLAN) < set(names)
+    assert set(layouts.plan_of(layouts.Model())) < set(names)
     assert int(one.flops.sum()) < int(found.flops.sum()) < 2 * int(one.flops.sum())
 
 
