@@ -202,7 +202,7 @@ def leave() -> bool:
         return True
     first = torch.distributed.get_rank() == 0
     # What is left of DistributedDataParallel in cycles holds the group, whose threads would end
-    # with the interpreter. (One launch of thirteen was aborted there: this is the likely cause.)
+    # with the interpreter.
     gc.collect()
     torch.distributed.destroy_process_group()
     return first
