@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["FORMS", "mixed", "weight"]
+from polargrad.linalg.precision import HALF
+
+__all__ = ["FORMS", "as_read", "is_averaged", "mixed", "weight", "working"]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
 FORMS = ("ema", "heavy-ball")
@@ -63,3 +68,34 @@ def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
     if isinstance(beta, Tensor):
         return beta.reshape(()).to(like.device, like.dtype)
     return beta
+
+
+def is_averaged(group: Mapping[str, Any]) -> bool:
+    """Whether there is a momentum."""
+    beta = group["momentum"]
+    return isinstance(beta, Tensor) or beta > 0
+
+
+def as_read(stacks: Sequence[Tensor], *, averaged: bool, maximize: bool) -> tuple[Tensor, Tensor]:
+    """The momentum and the gradient of a stack in at least float32, with the sign of the ascent.
+
+    Args:
+        stacks: what is read of it: the momentum, if there is one, and the gradient where needed.
+        averaged: whether the first of them is a momentum, which has the sign in it.
+        maximize: whether gradients are negated.
+
+    Returns:
+        Both; each is the other where only that was read.
+    """
+    momentum = working(stacks[0])
+    if averaged and len(stacks) == 1:
+        return momentum, momentum
+    gradient = working(stacks[-1]) if len(stacks) > 1 else momentum
+    gradient = gradient if gradient.dtype == momentum.dtype else gradient.to(momentum.dtype)
+    gradient = -gradient if maximize else gradient
+    return (momentum if averaged else gradient), gradient
+
+
+def working(x: Tensor) -> Tensor:
+    """A tensor in at least float32."""
+    return x.to(torch.float32) if x.dtype in HALF else x

@@ -27,7 +27,8 @@ from polargrad.optim.group_members import named_parameters
 from polargrad.optim.memory import stacks_of
 from polargrad.optim.planned_methods import choose_methods
 from polargrad.optim.resolve import resolve
-from polargrad.optim.shared_step import CONDITION, direction_cost, is_averaged, reads_of, source_of
+from polargrad.optim.shared_step import CONDITION, direction_cost, reads_of, source_of
+from polargrad.optim.signal import is_averaged
 
 __all__ = ["StepOnMesh", "direction_flops", "simulate"]
 
