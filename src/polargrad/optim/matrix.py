@@ -98,7 +98,7 @@ class Update:
         lasts = [last_of(p, state[p]) for p in params] if is_found(group) else None
         kept = kept_directions(group, params, state)
         self.entries = entries_of(params, views, buffers, lasts, sharing, kept)
-        self.approximate = approximated(group, number, form, params, self.entries, state, gate)
+        self.approximate = approximated(self, number, params, views, state, gate)
         self.found: FoundSteps | None = None
         if lasts is not None:
             self.found = FoundSteps(group, params, self.entries, state, gate)
@@ -259,7 +259,7 @@ class Update:
             state = accumulated(self.geometry, past, gradient)
             del past
         del gradient  # of half precision it is a wider copy
-        direction, dual = self._ascent_of(signal, state)
+        direction, dual = self.ascent_of(signal, state)
         more = [] if counts is None else [counts]
         scale = self.lengths(positions, dual, signal.shape[-2:])
         return direction, scale, *more, *(() if state is None else state.values())
@@ -269,14 +269,7 @@ class Update:
         ahead = new if self.group["nesterov"] else None
         return mixed(momentum, ahead, self.beta, form=self.group["momentum_form"], counts=counts)
 
-    def signal_of(self, entry: Entry) -> Tensor:
-        """The signal of a matrix without bias correction, or of a part of one."""
-        read = [getattr(entry, key).matrix() for key in self.reads]
-        averaged = self.averaged and self.first
-        signal, gradient = as_read(read, averaged=averaged, maximize=self.group["maximize"])
-        return self._mixed(signal, gradient, None) if averaged else signal
-
-    def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
+    def ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
         found = self.geometry
         if found.uses_polar:

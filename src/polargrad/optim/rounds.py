@@ -57,13 +57,14 @@ class KeptDirections:
         every = group["approximation"]["every"]
         of_group = dict(zip(map(id, group["params"]), turns(group, number, form), strict=True))
         counts = [state[p].setdefault(COUNT, torch.zeros((), device="cpu")) for p in params]
-        self.exact: list[int] = []
-        self.others: list[int] = []
+        exact: list[int] = []
+        others: list[int] = []
         for position, e in enumerate(entries):
             count, turn = int(counts[e.parameter]), of_group[id(params[e.parameter])][e.number]
             due = count == 0 or (count - turn) % every == 0
-            (self.exact if due else self.others).append(position)
-        self.counts = counts
+            (exact if due else others).append(position)
+        self.exact: Sequence[int] = exact
+        self.others, self.counts = others, counts
 
     def find(self, signal: Callable[[Entry], Tensor]) -> dict[int, Tensor]:
         """Return ⟨S, D⟩ of each matrix whose direction is an old one, (1,) each, or 0 below 0.
@@ -77,7 +78,8 @@ class KeptDirections:
 
             def term(entry: Entry) -> tuple[Tensor]:
                 assert entry.kept is not None  # as entries have where directions are kept
-                return (inner_product(signal(entry), entry.kept.matrix()),)
+                now = signal(entry)
+                return (inner_product(now, entry.kept.matrix().to(now.dtype)),)
 
             some = [self.entries[i] for i in positions]
             found = sums(some, 1, term, "the inner products with kept directions")
@@ -91,6 +93,11 @@ class KeptDirections:
         """The old direction of a matrix or a part of it, as new memory; zero where it ascends."""
         assert part.kept is not None  # as above
         return (part.kept.matrix() * self.signs[position]).unsqueeze(0)
+
+    def taken(self, position: int, part: Entry) -> Tensor:
+        """The direction that is kept of a matrix, in a part of it, (a, b)."""
+        assert part.kept is not None  # as above
+        return part.kept.matrix()
 
     def keep(self, positions: Sequence[int], entries: Sequence[Entry], directions: Tensor) -> None:
         """Keep the directions of a stack of matrices, or of parts of them, if they are new."""

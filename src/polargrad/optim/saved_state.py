@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from polargrad.distributed import is_distributed
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.approximations import Sketch, approximation
 from polargrad.optim.buffers import BUFFER, KEPT, buffer_dtype, signal_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
@@ -19,6 +20,7 @@ from polargrad.optim.group_members import named_parameters
 from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.matrix import STEP
 from polargrad.optim.rounds import COUNT
+from polargrad.optim.sketches import sketch_shapes
 from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
@@ -131,7 +133,19 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
         **dict.fromkeys((STEP, SIZE, REACH), counted),
         EVIDENCE: counted[:, None].expand(-1, len(COLUMNS)),
         **geometry_state(form, example, view),
+        **_expected_sketch(options, parameter, view),
     }
+
+
+def _expected_sketch(
+    group: dict[str, Any], parameter: Tensor, view: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The factors of sketches that a parameter has."""
+    found = approximation(group.get("approximation"))
+    if not isinstance(found, Sketch):
+        return {}
+    shapes, dtype = sketch_shapes(found, parameter, view), signal_dtype(group, parameter)
+    return {key: torch.empty(shape, dtype=dtype, device="meta") for key, shape in shapes.items()}
 
 
 def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:

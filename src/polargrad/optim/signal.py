@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.linalg.precision import HALF
 
-__all__ = ["FORMS", "as_read", "is_averaged", "mixed", "weight", "working"]
+__all__ = ["FORMS", "as_read", "is_averaged", "mixed", "signal_from", "weight"]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
 FORMS = ("ema", "heavy-ball")
@@ -87,15 +87,31 @@ def as_read(stacks: Sequence[Tensor], *, averaged: bool, maximize: bool) -> tupl
     Returns:
         Both; each is the other where only that was read.
     """
-    momentum = working(stacks[0])
+    momentum = _working(stacks[0])
     if averaged and len(stacks) == 1:
         return momentum, momentum
-    gradient = working(stacks[-1]) if len(stacks) > 1 else momentum
+    gradient = _working(stacks[-1]) if len(stacks) > 1 else momentum
     gradient = gradient if gradient.dtype == momentum.dtype else gradient.to(momentum.dtype)
     gradient = -gradient if maximize else gradient
     return (momentum if averaged else gradient), gradient
 
 
-def working(x: Tensor) -> Tensor:
+def signal_from(group: Mapping[str, Any], stacks: Sequence[Tensor]) -> Tensor:
+    """The signal of a stack, or of parts of matrices, in at least float32; without correction.
+
+    Args:
+        group: of the matrices.
+        stacks: what is read of them, as for :func:`as_read`.
+    """
+    averaged = is_averaged(group) and group["order"] == "momentum-first"
+    momentum, gradient = as_read(stacks, averaged=averaged, maximize=group["maximize"])
+    if not averaged:
+        return momentum
+    beta, ahead = group["momentum"], gradient if group["nesterov"] else None
+    beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
+    return mixed(momentum, ahead, beta, form=group["momentum_form"], counts=None)
+
+
+def _working(x: Tensor) -> Tensor:
     """A tensor in at least float32."""
     return x.to(torch.float32) if x.dtype in HALF else x
