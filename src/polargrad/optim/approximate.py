@@ -106,7 +106,7 @@ def approximated(
         return None
     for p, view in zip(params, views, strict=True):
         start_sketch(found, signal_dtype(group, p), p, view, state[p])
-    return Sketches(entries, [state[p] for p in params], step.ascent_of, gate)
+    return Sketches(found, entries, [state[p] for p in params], step.ascent_of, gate)
 
 
 def step_approximately(step: Step, approximate: Approximate) -> None:

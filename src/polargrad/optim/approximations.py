@@ -26,6 +26,9 @@ class Rounds:
     direction no longer descends: the matrix takes no step then, whatever the magnitude, but for
     decay. With every = 1 nothing is approximated, and nothing kept.
 
+    Whose turn it is the host decides, so that on a GPU it waits in every step for the verdict on
+    the gradients: a step that is skipped is nobody's turn.
+
     The last direction is state: as many numbers as the parameter has, in its dtype, float32 at
     least, sharded as it is. Between its turns a matrix that processes share has one number summed
     over them, and nothing else is sent of it.

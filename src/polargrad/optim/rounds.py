@@ -54,6 +54,8 @@ class KeptDirections:
     ) -> None:
         self.group, self.params, self.entries, self.gate = group, params, entries, gate
         self.signs: dict[int, Tensor] = {}
+        # Read now, when nothing but the gradients has to be waited for.
+        self.counted = gate is None or bool(gate)
         every = group["approximation"]["every"]
         of_group = dict(zip(map(id, group["params"]), turns(group, number, form), strict=True))
         counts = [state[p].setdefault(COUNT, torch.zeros((), device="cpu")) for p in params]
@@ -108,8 +110,11 @@ class KeptDirections:
         store(kept, shaped, self.gate)
 
     def close(self) -> None:
-        """Count the step; one of lr 0, as torch.distributed.checkpoint takes it, is none."""
-        if isinstance(self.group["lr"], Tensor) or self.group["lr"]:
+        """Count the step, but for one that is skipped.
+
+        Nor is one of lr 0, as torch.distributed.checkpoint takes it.
+        """
+        if self.counted and (isinstance(self.group["lr"], Tensor) or self.group["lr"]):
             for count in self.counts:
                 count.add_(1)
 

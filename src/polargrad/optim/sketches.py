@@ -34,6 +34,7 @@ class Sketches:
     """The sketches of a group in one step, with the names of the formulas of :class:`Sketch`.
 
     Args:
+        sketch: its rank and seed.
         entries: the matrices.
         owners: the states of their parameters, with what :func:`start_sketch` gives.
         ascent_of: returns polar factors and nuclear norms of a stack.
@@ -44,6 +45,7 @@ class Sketches:
 
     def __init__(
         self,
+        sketch: Sketch,
         entries: Sequence[Entry],
         owners: Sequence[dict[str, Any]],
         ascent_of: Callable[[Tensor, State | None], Ascent],
@@ -54,7 +56,8 @@ class Sketches:
         places = list(zip(entries, states, strict=True))
         self.kept_left = [own[key_of(LEFT, e.block)][e.place] for e, own in places]
         self.kept_right = [own[key_of(RIGHT, e.block)][e.place] for e, own in places]
-        self.left, self.right = list(self.kept_left), list(self.kept_right)
+        self.left = list(self.kept_left)
+        self.right = [_begun(v, sketch.seed) for v in self.kept_right]
 
     def find(self, signal: Callable[[Entry], Tensor]) -> dict[int, Tensor]:
         """Find P and V of each matrix, keep them, and return ⟨S, P Vᵀ⟩, (1,)."""
@@ -87,10 +90,7 @@ class Sketches:
             targets[position] = value
 
     def _keep(self, positions: Sequence[int], begun: Tensor) -> None:
-        """Keep the factors of some matrices, but those of a zero sketch, which have no direction.
-
-        Of what has become zero once the next image would be zero, too.
-        """
+        """Keep the factors of some matrices; of a zero signal those before, if there are any."""
         pairs = ((self.kept_left, self.left), (self.kept_right, self.right))
         for kept, new in pairs:
             values = [torch.where(begun[k], new[i], kept[i]) for k, i in enumerate(positions)]
@@ -134,14 +134,10 @@ class Sketches:
 def start_sketch(
     sketch: Sketch, dtype: torch.dtype, p: Tensor, view: View, own: dict[str, Any]
 ) -> None:
-    """Give a parameter the sketches of its matrices, where it has none yet: V is Gaussian."""
-    for key, (count, rows, rank) in sketch_shapes(sketch, p, view).items():
-        if key in own:
-            continue
-        value = torch.zeros(count, rows, rank, dtype=dtype, device=p.device)
-        if key.startswith(RIGHT):
-            value += _gaussian(rows, rank, sketch.seed, dtype, p.device)
-        own[key] = value
+    """Give a parameter the sketches of its matrices, zero, where it has none yet."""
+    for key, shape in sketch_shapes(sketch, p, view).items():
+        if key not in own:
+            own[key] = torch.zeros(shape, dtype=dtype, device=p.device)
 
 
 def sketch_shapes(sketch: Sketch, p: Tensor, view: View) -> dict[str, tuple[int, int, int]]:
@@ -161,6 +157,12 @@ def sketch_shapes(sketch: Sketch, p: Tensor, view: View) -> dict[str, tuple[int,
         shapes[key_of(LEFT, block)] = (count, small, rank)
         shapes[key_of(RIGHT, block)] = (count, large, rank)
     return shapes
+
+
+def _begun(v: Tensor, seed: int) -> Tensor:
+    """V, a Gaussian matrix where there is none yet."""
+    random = _gaussian(*v.shape, seed, v.dtype, v.device)
+    return torch.where((v != 0).any(), v, random)
 
 
 def _is_tall(entry: Entry) -> bool:
