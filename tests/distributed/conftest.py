@@ -11,9 +11,9 @@ def run(tmp_path_factory):
     Each result is a list, one for each process.
     """
 
-    def together(count, cases, **options):
+    def together(count, cases, module="shared_cases", **options):
         folder = tmp_path_factory.mktemp("ranks")
-        given = [("shared_cases", function, arguments) for function, arguments in cases]
+        given = [(module, function, arguments) for function, arguments in cases]
         results = ranks.launch(count, given, folder, **options)
         for of_rank in results:
             for result in of_rank or ():

@@ -6,11 +6,11 @@ import torch.distributed as dist
 class Sent:
     """Counts the bytes that this process sends to others, by wrapping the collectives.
 
-    ``to`` has those that go to each process of the world.
+    ``to`` has those that go to each process of the world, ``reduced`` the size of what is summed.
     """
 
     def __init__(self):
-        self.bytes, self.calls = 0, []
+        self.bytes, self.reduced, self.calls = 0, 0, []
         self.to = [0] * dist.get_world_size()
 
     def __enter__(self):
@@ -34,6 +34,7 @@ class Sent:
 
         def counted_reduce(tensor, *more, **options):
             self.calls.append("all_reduce")
+            self.reduced += tensor.nbytes
             return reduce(tensor, *more, **options)
 
         dist.all_to_all_single = counted_exchange
