@@ -6,12 +6,17 @@ import math
 
 import pytest
 import torch
+from peak import Peak
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import polargrad as pg
+from polargrad.distributed import local
+from polargrad.distributed.mesh_sizes import MeshSizes
+from polargrad.optim import elementwise, memory
 from polargrad.optim.approximation_errors import approximation_error
 from polargrad.optim.approximations import Rounds, Sketch, approximation, plain
+from polargrad.optim.simulate import simulate
 
 SHAPES = [(6, 4), (4, 6), (5, 5), (6, 4), (9, 2), (1, 5)]
 FULL = 6
@@ -238,6 +243,55 @@ def test_groups_may_differ():
     assert [e.shape for e in approximation_error(optimizer)] == [(6, 4), (4, 6)]
 
 
+def test_a_table_of_the_optimizer_says_it():
+    weights = matrices([(6, 4)])
+    for given, words in ((sketch(2), "sketch(rank=2) × svd"), (None, "original × svd")):
+        optimizer = pg.Muon(weights, 0.05, method="svd", approximation=given)
+        [row] = pg.explain(optimizer).rows
+        assert words in row.rule
+
+
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
+def test_the_step_has_the_degree_of_the_signal(scale):
+    """To the bit, of a power of two: directions are those of the same numbers."""
+    moved = []
+    for c in (1.0, scale):
+        weights = [nn.Parameter(torch.zeros(s, dtype=torch.float32)) for s in SHAPES]
+        optimizer = pg.PolarGrad(weights, 1.0, method="svd", approximation=sketch(2))
+        for step in range(3):
+            set_gradients(weights, step)
+            for p in weights:
+                p.grad *= c
+            optimizer.step()
+        moved.append([p.detach() / c for p in weights])
+    torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"name": "rounds", "every": 2}, sketch(4)])
+def test_what_the_plan_says_of_memory_is_enough(given, monkeypatch):
+    """In stacks of a few matrices, of many."""
+    unit = 8 * 24 * 16 * 4
+    for module in (local, memory):
+        monkeypatch.setattr(module, "STACK_BYTES", unit)
+    monkeypatch.setattr(elementwise, "BATCH_BYTES", unit)
+    weights = matrices([(24, 16)] * 20)
+    optimizer = pg.PolarGrad(weights, 0.05, nesterov=True, approximation=given)
+    for step in range(4):
+        set_gradients(weights, step)
+        with Peak() as peak:
+            optimizer.step()
+        if step:  # the first makes the state
+            assert peak.most <= memory.step_bytes(optimizer)
+
+
+def test_the_cost_of_a_step_that_is_approximated_is_not_simulated():
+    with torch.device("meta"):
+        weight = nn.Parameter(torch.empty(8, 4))
+    optimizer = pg.Muon([weight], lr=0.1, approximation=sketch(2))
+    with pytest.raises(ValueError, match="must be without an approximation"):
+        simulate(optimizer, MeshSizes(fsdp=2))
+
+
 REFUSED = [
     (lambda p: pg.Muon(p, 0.1, approximation="sketch"), "needs the options rank"),
     (lambda p: pg.Muon(p, 0.1, approximation={"name": "round"}), "must be one of rounds, sketch"),
@@ -246,9 +300,18 @@ REFUSED = [
     (lambda p: pg.Muon(p, 0.1, approximation={"name": "rounds", "every": 2.0}), "an integer"),
     (lambda p: pg.Muon(p, 0.1, approximation=sketch(0)), "rank must be at least 1"),
     (lambda p: pg.Muon(p, 0.1, approximation=sketch(2, error=True)), "has the options rank, seed"),
-    (lambda p: pg.optim.SOAP(p, 0.1, approximation=sketch(2)), "take geometry='spectral'"),
-    (lambda p: pg.optim.RowNorm(p, 0.1, approximation=sketch(2)), "take geometry='spectral'"),
-    (lambda p: pg.optim.HybridPolarGrad(p, 0.1, approximation=sketch(2)), "geometry='spectral'"),
+    (
+        lambda p: pg.optim.SOAP(p, 0.1, approximation=sketch(2)),
+        "groups of geometry 'spectral' alone",
+    ),
+    (
+        lambda p: pg.optim.RowNorm(p, 0.1, approximation=sketch(2)),
+        "groups of geometry 'spectral' alone",
+    ),
+    (
+        lambda p: pg.optim.HybridPolarGrad(p, 0.1, approximation=sketch(2)),
+        "geometry 'spectral' alone",
+    ),
     (
         lambda p: pg.MatrixOptimizer(
             p, 0.1, geometry={"name": "spectral", "correct": True}, approximation=sketch(2)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polargrad.distributed.local import StackFunction
 from polargrad.optim.approximate import Approximate
+from polargrad.optim.buffers import KEPT
 from polargrad.optim.engine import MatrixOptimizer
 from polargrad.optim.entries import Entry, by_device
 from polargrad.optim.gradients import active
@@ -19,8 +20,12 @@ from polargrad.optim.inner_products import inner_product
 from polargrad.optim.matrix import Update
 from polargrad.optim.shared_sums import sums
 from polargrad.optim.signal import signal_from
+from polargrad.optim.sketches import LEFT
 
 __all__ = ["ApproximationError", "approximation_error"]
+
+# What an approximation leaves in the state of a parameter that has taken a step.
+OF_A_STEP = {"rounds": KEPT, "sketch": LEFT}
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,18 @@ def approximation_error(optimizer: MatrixOptimizer) -> list[ApproximationError]:
     for number, group in enumerate(optimizer.param_groups):
         if group["rule"] != "matrix" or group["approximation"] is None:
             continue
-        params = [p for p in active(group) if optimizer.state.get(p)]
+        kept = OF_A_STEP[group["approximation"]["name"]]
+        params = [p for p in active(group) if kept in optimizer.state[p]]
+        looked = looked or bool(params) or group["approximation"].get("every") == 1
         if not params:
             continue
-        looked = True
         held = {id(p) for p in params}
         members = zip(named_parameters(group), group["views"], strict=True)
         chosen = [(name, view) for (name, p), view in members if id(p) in held]
         form, sharing = optimizer._geometry(group), optimizer._sharing
         views = [view for _, view in chosen]
         step = Update(group, number, form, params, views, optimizer.state, None, None, sharing)
-        if step.approximate is None:
-            continue  # every direction is exact
+        assert step.approximate is not None  # as there is what it keeps
         compared = _compared(step, step.approximate)
         for entry, row in zip(step.entries, compared, strict=True):
             name = chosen[entry.parameter][0]

@@ -141,7 +141,7 @@ def check_approximation(options: dict[str, Any]) -> None:
     if form["name"] != "spectral":
         raise ValueError(
             f"{told} is of a polar factor, and geometry {form['name']!r} has none for its "
-            "direction: leave it out, or take geometry='spectral'"
+            "direction: leave it out, or give it to the groups of geometry 'spectral' alone"
         )
     if form["correct"]:
         raise ValueError(

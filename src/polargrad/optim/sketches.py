@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polargrad.distributed.local import Source, stacks
 from polargrad.distributed.patches import Patch
 from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.geometry import Ascent, State
@@ -61,29 +62,28 @@ class Sketches:
 
     def find(self, signal: Callable[[Entry], Tensor]) -> dict[int, Tensor]:
         """Find P and V of each matrix, keep them, and return ⟨S, P Vᵀ⟩, (1,)."""
-        dual: dict[int, Tensor] = {}
         images = [torch.zeros_like(p) for p in self.left]
         for position, part, small, large in self._counted():
-            images[position][small] += (
-                _wide(self.entries[position], signal(part)) @ (self.right[position][large])
-            )
+            held = _wide(self.entries[position], signal(part))
+            images[position][small] += held @ self.right[position][large]
         images = totals(self.entries, images, "the images of sketches")
-        for positions in _alike(images):
+        for positions in stacks([Source.of(x) for x in images]):
             bases = _orthonormal(torch.stack([images[i] for i in positions]))
             self._set(self.left, positions, bases)
+        del images
         sketches = [torch.zeros_like(v) for v in self.right]
         for position, part, small, large in self._counted():
-            sketches[position][large] += (
-                _wide(self.entries[position], signal(part)).mT @ (self.left[position][small])
-            )
+            held = _wide(self.entries[position], signal(part))
+            sketches[position][large] += held.mT @ self.left[position][small]
         sketches = totals(self.entries, sketches, "the sketches of signals")
-        for positions in _alike(sketches):
+        dual: dict[int, Tensor] = {}
+        for positions in stacks([Source.of(x) for x in sketches]):
             stack = torch.stack([sketches[i] for i in positions])
             factors, norms = self.ascent_of(stack, None)
             self._set(self.right, positions, factors)
             dual |= dict(zip(positions, norms.view(-1, 1).unbind(0), strict=True))
             self._keep(positions, (stack != 0).flatten(1).any(1))
-        return dict(sorted(dual.items()))
+        return dual
 
     def _set(self, targets: list[Tensor], positions: Sequence[int], stack: Tensor) -> None:
         for position, value in zip(positions, stack.unbind(0), strict=True):
@@ -199,14 +199,6 @@ def _along(matrix: SharedMatrix, patch: Patch, device: torch.device) -> tuple[In
             numbers = numbers.narrow(d, start, count)
         found.append(numbers.flatten())
     return found[0], found[1]
-
-
-def _alike(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """The positions of tensors that may share a stack."""
-    places: dict[tuple[torch.Size, torch.dtype, torch.device], list[int]] = {}
-    for position, x in enumerate(tensors):
-        places.setdefault((x.shape, x.dtype, x.device), []).append(position)
-    return list(places.values())
 
 
 def _orthonormal(images: Tensor) -> Tensor:
