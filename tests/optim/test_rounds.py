@@ -2,7 +2,9 @@
 
 import copy
 import io
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -305,6 +307,15 @@ def test_the_error_changes_nothing():
     for index, own in before["state"].items():
         assert own.keys() == after["state"][index].keys()
         assert all(torch.equal(x, after["state"][index][key]) for key, x in own.items())
+
+
+def test_the_code_in_the_page_runs(capsys):
+    page = Path(__file__).parents[2] / "docs" / "approximations.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, str(page), "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 * 2
+    assert lines[-1].startswith("2.weight (8, 32) 0.")
 
 
 def test_the_error_needs_gradients():

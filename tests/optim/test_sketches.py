@@ -329,7 +329,7 @@ REFUSED = [
     (lambda p: pg.optim.SSD(p, 0.1, rank=2, approximation=sketch(2)), "'randomized_svd' both"),
     (
         lambda p: pg.Muon(p, 0.1, capturable=True, approximation={"name": "rounds", "every": 2}),
-        "decided on the host",
+        "the host decides whose turn",
     ),
 ]
 

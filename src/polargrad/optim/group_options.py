@@ -300,7 +300,7 @@ def check_capturable(group: Mapping[str, Any], params: Iterable[Tensor]) -> None
         )
     if (group["approximation"] or {}).get("name") == "rounds":
         raise ValueError(
-            "capturable=True with approximation 'rounds': whose turn it is is decided on the host, "
+            "capturable=True with approximation 'rounds': the host decides whose turn it is, "
             "and a recorded step would find the same directions again"
         )
     form = geometry(group["geometry"])
