@@ -8,16 +8,12 @@ import ranks
 def run(tmp_path_factory):
     """Returns a function that runs (function, arguments) cases and returns their results by case.
 
-    A function is one of ``shared_cases``, or given as ``module.function``. Each result is a list,
-    one for each process.
+    Functions are those of a module. Each result is a list, one for each process.
     """
 
-    def together(count, cases, **options):
+    def together(count, cases, module="shared_cases", **options):
         folder = tmp_path_factory.mktemp("ranks")
-        given = [
-            (*f"shared_cases.{function}".split(".")[-2:], arguments)
-            for function, arguments in cases
-        ]
+        given = [(module, function, arguments) for function, arguments in cases]
         results = ranks.launch(count, given, folder, **options)
         for of_rank in results:
             for result in of_rank or ():

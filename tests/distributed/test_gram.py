@@ -45,24 +45,22 @@ MESHES = {"tensor parallel": MeshSizes(tp=4), "fully_shard": MeshSizes(fsdp=4)}
 
 
 def updates(layout, preset, **more):
-    return "gram_cases.updates", {"layout": layout, "preset": preset, **more}
+    return "updates", {"layout": layout, "preset": preset, **more}
 
 
 def conditioned(method, kappa):
     arguments = {"layout": "tensor parallel", "method": method, "kappa": kappa, "seed": 3}
-    return "gram_cases.conditioned", arguments
+    return "conditioned", arguments
 
 
-COUNTED = [
-    ("gram_cases.counted", {"layout": layout, "preset": "Muon, quintic"}) for layout in MESHES
-]
-HELD = [("gram_cases.held", {"layout": layout}) for layout in MESHES]
+COUNTED = [("counted", {"layout": layout, "preset": "Muon, quintic"}) for layout in MESHES]
+HELD = [("held", {"layout": layout}) for layout in MESHES]
 HALF = updates("tensor parallel", "Muon", state_dtype="bfloat16")
 GATHERED = [
     updates("tensor parallel", preset) for preset in ("PolarGrad, svd", "PolarGrad, corrected")
 ]
-NONFINITE = ("gram_cases.nonfinite", {"layout": "tensor parallel"})
-EXTREME = ("gram_cases.extreme", {"layout": "tensor parallel"})
+NONFINITE = ("nonfinite", {"layout": "tensor parallel"})
+EXTREME = ("extreme", {"layout": "tensor parallel"})
 MANY = [updates(layout, preset, steps=20) for layout, preset in UPDATES]
 
 
@@ -78,7 +76,7 @@ def found(run):
         NONFINITE,
         EXTREME,
     ]
-    return dict(zip(map(str, cases), run(RANKS, cases), strict=True))
+    return dict(zip(map(str, cases), run(RANKS, cases, module="gram_cases"), strict=True))
 
 
 def checked(results, stacks, tolerance):
@@ -96,7 +94,7 @@ def test_the_update_is_that_of_one_device(found, layout, preset):
 @pytest.mark.slow
 def test_so_it_is_after_twenty_steps(run):
     """Rounding adds up, and sizes that are found feel it."""
-    for (_, arguments), results in zip(MANY, run(RANKS, MANY), strict=True):
+    for (_, arguments), results in zip(MANY, run(RANKS, MANY, module="gram_cases"), strict=True):
         checked(results, STACKS[arguments["layout"]], 2000 * EPS)
 
 

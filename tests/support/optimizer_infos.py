@@ -63,6 +63,8 @@ INFOS = (
             OptimizerInput("bfloat16 products", {"compute_dtype": "bfloat16"}),
             OptimizerInput("capturable", {"capturable": True}),
             OptimizerInput("one lr for all", {"shared_lr": True}),
+            OptimizerInput("in rounds", {"approximation": {"name": "rounds", "every": 2}}),
+            OptimizerInput("sketched", {"approximation": {"name": "sketch", "rank": 2, "seed": 0}}),
         ),
     ),
     OptimizerInfo(

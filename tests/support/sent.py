@@ -8,11 +8,11 @@ class Sent:
 
     ``to`` has those that go to each process of the world; those of Gram matrices, which alone are
     summed as stacks of rectangles, go around a ring. ``grams`` counts such sums, ``gram_bytes``
-    their bytes on one process.
+    their bytes on one process, ``reduced`` those of all sums.
     """
 
     def __init__(self):
-        self.bytes, self.calls = 0, []
+        self.bytes, self.reduced, self.calls = 0, 0, []
         self.grams = self.gram_bytes = 0
         self.to = [0] * dist.get_world_size()
 
@@ -37,6 +37,7 @@ class Sent:
 
         def counted_reduce(tensor, *more, **options):
             self.calls.append("all_reduce")
+            self.reduced += tensor.nbytes
             if tensor.ndim == 3:
                 self.grams += 1
                 self.gram_bytes += tensor.nbytes

@@ -43,8 +43,22 @@ PRESETS = {
         {"lr": 0.05, "bias_correction": True, "nesterov": True, "maximize": True},
     ),
     "PolarGrad, polar-first, found": (pg.PolarGrad, {"lr": None, "order": "polar-first"}),
+    "PolarGrad, rounds": (
+        pg.PolarGrad,
+        {"lr": 0.05, "weight_decay": 0.1, "approximation": {"name": "rounds", "every": 3}},
+    ),
+    "PolarGrad, found, rounds": (
+        pg.PolarGrad,
+        {"lr": None, "approximation": {"name": "rounds", "every": 2}},
+    ),
+    "PolarGrad, sketch": (
+        pg.PolarGrad,
+        {"lr": 0.05, "weight_decay": 0.1, "approximation": {"name": "sketch", "rank": 2}},
+    ),
     "PolarMuon": (pg.PolarMuon, {"lr": 0.05}),
     "Muon": (pg.Muon, {"lr": 0.02}),
+    "Muon, rounds": (pg.Muon, {"lr": 0.02, "approximation": {"name": "rounds", "every": 4}}),
+    "Muon, sketch": (pg.Muon, {"lr": 0.02, "approximation": {"name": "sketch", "rank": 3}}),
     "Muon, quintic": (pg.Muon, {"lr": 0.02, "method": "newton_schulz"}),
     "MatrixSignDescent": (optim.MatrixSignDescent, {"lr": 0.02}),
     "SSD": (optim.SSD, {"lr": 0.02, "rank": 1}),

@@ -22,8 +22,9 @@ __all__ = ["SharedExecutor"]
 DeliverPatches = Callable[[int, list[Tensor], list[Tensor | None]], None]
 # Rounds whose results are still on their way.
 IN_FLIGHT = 2
-# Schedules that are kept: with and without the parameters that have a gradient now and then.
-KEPT = 8
+# Schedules that are kept: with and without the parameters that have a gradient now and then, and of
+# directions that are found in rounds one for each turn.
+KEPT = 64
 
 
 class SharedExecutor:

@@ -1,6 +1,8 @@
 """Optimizers over matrices: one engine, its presets, and the routing of a model's parameters."""
 
 from polargrad.optim.accumulation import accumulation_ratio
+from polargrad.optim.approximation_errors import ApproximationError, approximation_error
+from polargrad.optim.approximations import Rounds, Sketch
 from polargrad.optim.convert import convert_state
 from polargrad.optim.engine import MatrixOptimizer
 from polargrad.optim.gradient_descent import GradientDescent
@@ -22,6 +24,7 @@ from polargrad.optim.update_size import Rule, update_rms
 __all__ = [
     "SOAP",
     "SSD",
+    "ApproximationError",
     "ColumnNorm",
     "Explanation",
     "GradientDescent",
@@ -32,12 +35,15 @@ __all__ = [
     "OneSidedPolarGrad",
     "PolarGrad",
     "PolarMuon",
+    "Rounds",
     "RowNorm",
     "Rule",
     "Shampoo",
     "SignSGD",
+    "Sketch",
     "Translation",
     "accumulation_ratio",
+    "approximation_error",
     "convert_state",
     "explain",
     "param_groups",

@@ -18,6 +18,7 @@ class EngineOptions(TypedDict, total=False):
     decay_per_step: float
     first_step: float | None
     step_rate: float | None
+    approximation: Any
     state_dtype: torch.dtype | str | None
     rounding: str
     rounding_seed: int

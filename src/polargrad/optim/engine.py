@@ -113,6 +113,9 @@ class MatrixOptimizer(Optimizer):
             ``QDWH()``, or its plain data; see :func:`polargrad.polar`.
         tol: the tolerance of ``"auto"`` on the singular values of the factor; None for converged.
         compute_dtype: dtype of the products of a polynomial method; None for float32 at least.
+        approximation: None for directions that are exact in every step, or
+            ``{"name": "rounds", "every": 4}``, ``{"name": "sketch", "rank": 16}``, or a
+            description (:mod:`polargrad.optim.approximations`).
         state_dtype: dtype of the momentum; None for that of the parameter, float32 at least.
         rounding: ``"nearest"``, or ``"stochastic"`` for bfloat16 matrices
             (:func:`polargrad.optim.rounding.round_stochastically`).
@@ -171,6 +174,7 @@ class MatrixOptimizer(Optimizer):
         method: Any = "auto",
         tol: float | None = 0.11,
         compute_dtype: torch.dtype | str | None = None,
+        approximation: Any = None,
         state_dtype: torch.dtype | str | None = None,
         rounding: str = "nearest",
         rounding_seed: int = 0,

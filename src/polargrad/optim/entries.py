@@ -16,8 +16,8 @@ from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, regions
 
 __all__ = [
-    *("Entry", "Shared", "count_of", "entries_of", "gradient_of", "numbers_of", "parts_of"),
-    *("pieces", "whole_matrices"),
+    *("Entry", "Shared", "by_device", "count_of", "entries_of", "gradient_of", "numbers_of"),
+    *("parts_of", "pieces", "whole_matrices"),
 ]
 
 
@@ -33,6 +33,7 @@ class Entry(NamedTuple):
         gradient: the matrix in the gradient, and so on.
         buffer: the matrix in the momentum, None without one.
         last: the matrix in the last direction, None where it is not kept.
+        kept: the matrix in the direction that is used again, None where none is.
         shared: who shares the matrix, and which parts of it are here; None where it is whole.
         start: of a part, the position of its first entry in the matrix.
     """
@@ -45,6 +46,7 @@ class Entry(NamedTuple):
     gradient: Region
     buffer: Region | None
     last: Region | None = None
+    kept: Region | None = None
     shared: Shared | None = None
     start: int = 0
 
@@ -73,36 +75,37 @@ def entries_of(
     buffers: Sequence[Tensor] | None = None,
     lasts: Sequence[Tensor] | None = None,
     sharing: Sharing | None = None,
+    directions: Sequence[Tensor] | None = None,
 ) -> list[Entry]:
     """The logical matrices of all parameters, in order; what is empty has none."""
     entries = []
     for index, (parameter, view) in enumerate(zip(params, views, strict=True)):
         if not parameter.numel():
             continue
-        held = [parameter, gradient_of(parameter), *(x[index] for x in (buffers, lasts) if x)]
-        p, gradient, *beside = map(local_part, held)
-        buffer = beside.pop(0) if buffers else None
-        last = beside.pop(0) if lasts else None
+        p, gradient = local_part(parameter), local_part(gradient_of(parameter))
+        buffer, last, kept = (
+            local_part(x[index]) if x else None for x in (buffers, lasts, directions)
+        )
         ranks = sharing.ranks_of(parameter) if sharing is not None else None
         if ranks is not None:
             assert sharing is not None  # or it would share nothing
             matrices = sharing.matrices(parameter, repr(view), whole_matrices(view, parameter))
-            tensors = (p, gradient, buffer, last)
+            tensors = (p, gradient, buffer, last, kept)
             entries += _shared_entries(index, matrices, ranks, tensors)
             continue
         if view == WHOLE and p.ndim == 2:  # what most are, in no time
-            average = None if buffer is None else Region(buffer, 1)
-            before = None if last is None else Region(last, 1)
-            entry = Entry(index, 0, 0, 0, Region(p, 1), Region(gradient, 1), average, before)
-            entries.append(entry)
+            whole = Region(p, 1), Region(gradient, 1)
+            average, before, again = (
+                None if x is None else Region(x, 1) for x in (buffer, last, kept)
+            )
+            entries.append(Entry(index, 0, 0, 0, *whole, average, before, again))
             continue
         targets = regions(view, p)
         nothing: Sequence[Region | None] = [None] * len(targets)
         parts = zip(
             targets,
             regions(view, gradient),
-            nothing if buffer is None else regions(view, buffer),
-            nothing if last is None else regions(view, last),
+            *(nothing if x is None else regions(view, x) for x in (buffer, last, kept)),
             strict=True,
         )
         blocks: dict[tuple[int, int], int] = {}
@@ -136,7 +139,7 @@ def _shared_entries(
     index: int,
     matrices: Sequence[SharedMatrix],
     ranks: Ranks,
-    tensors: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    tensors: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
 ) -> list[Entry]:
     """The logical matrices of a parameter that processes share."""
     blocks: dict[tuple[int, int], int] = {}
@@ -153,16 +156,15 @@ def _shared_entries(
 
         parts = []
         for patch in matrix.patches[ranks.index]:
-            target, gradient, buffer, last = (region(x, patch) for x in tensors)
+            target, gradient, buffer, last, kept = (region(x, patch) for x in tensors)
             assert target is not None
             assert gradient is not None
+            mine = target, gradient, buffer, last, kept
             start = matrix.position(patch)
-            parts.append(
-                Entry(index, number, block, place, target, gradient, buffer, last, None, start)
-            )
+            parts.append(Entry(index, number, block, place, *mine, start=start))
         dtypes = tuple(x.dtype for x in tensors[:3] if x is not None)
         shared = Shared(ranks, matrix, tuple(parts), tensors[0].device, dtypes)
-        entries.append(Entry(index, number, block, place, shape, shape, None, None, shared))
+        entries.append(Entry(index, number, block, place, shape, shape, None, shared=shared))
     return entries
 
 
@@ -173,6 +175,15 @@ def parts_of(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield entry
         else:
             yield from entry.shared.parts
+
+
+def by_device(entries: Sequence[Entry]) -> dict[torch.device, list[int]]:
+    """The positions of the matrices on each device."""
+    places: dict[torch.device, list[int]] = {}
+    for position, entry in enumerate(entries):
+        device = entry.target.tensor.device if entry.shared is None else entry.shared.device
+        places.setdefault(device, []).append(position)
+    return places
 
 
 def count_of(p: Tensor, view: View) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype
 from polargrad.optim.elementwise import store
-from polargrad.optim.entries import Entry, numbers_of
+from polargrad.optim.entries import Entry, by_device, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
 from polargrad.optim.inner_products import products, products_on_host
 from polargrad.optim.shared_sums import sums
@@ -64,7 +64,7 @@ class FoundSteps:
         fresh = [e for e in self.entries if missing[e.parameter]]
         lengths: list[list[Tensor]] = [[] for _ in params]
         # One exchange for all matrices on a device.
-        for positions in _by_device(fresh).values():
+        for positions in by_device(fresh).values():
             some = [fresh[i] for i in positions]
             squares = sums(some, 1, _square_of_target, "the sizes of the parameters")
             for entry, square in zip(some, squares, strict=True):
@@ -78,7 +78,7 @@ class FoundSteps:
 
     def find(self) -> None:
         """Look at all gradients, and find the sizes of this step."""
-        for positions in _by_device(self.entries).values():
+        for positions in by_device(self.entries).values():
             self._find(positions)
 
     def _find(self, positions: list[int]) -> None:
@@ -131,15 +131,6 @@ class FoundSteps:
         """Keep what was found, once all matrices have been stepped."""
         for targets, values in self.after:
             store(targets, values, self.gate)
-
-
-def _by_device(entries: Sequence[Entry]) -> dict[torch.device, list[int]]:
-    """The positions of the matrices on each device."""
-    places: dict[torch.device, list[int]] = {}
-    for position, entry in enumerate(entries):
-        device = entry.target.tensor.device if entry.shared is None else entry.shared.device
-        places.setdefault(device, []).append(position)
-    return places
 
 
 def _square_of_target(entry: Entry) -> tuple[Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,16 +14,25 @@ from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.geometry import Geometry, Spectral
 from polargrad.linalg.gram_side import gram_side, works_from_gram
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.approximate import Step
 from polargrad.optim.entries import Entry
 from polargrad.optim.resolve import resolve
+from polargrad.optim.shared_step import reads_of
+from polargrad.optim.signal import signal_from
+from polargrad.optim.stages import stage
 
-__all__ = ["DeliverPatches", "by_gram", "is_by_gram", "step_by_gram"]
+__all__ = ["GramStep", "by_gram", "is_by_gram", "step_by_gram"]
 
-# The signal of a part of a matrix: the position of the matrix, and the part.
-SignalOf = Callable[[int, Entry], Tensor]
-# How far to go along the directions: positions, dual norms (B,), and the shape of the matrices.
-ScaleOf = Callable[[list[int], Tensor, tuple[int, int]], Tensor]
-DeliverPatches = Callable[[int, list[Tensor], list[Tensor | None]], None]
+
+class GramStep(Step, Protocol):
+    """What :class:`polargrad.optim.matrix.Update` has for it.
+
+    Attributes:
+        names: of the parameters of the step.
+    """
+
+    @property
+    def names(self) -> list[str]: ...
 
 
 def is_by_gram(
@@ -56,17 +65,24 @@ def is_by_gram(
     return works_from_gram(resolve(group, example))
 
 
-def by_gram(group: dict[str, Any], form: Geometry, entries: Sequence[Entry], key: str) -> list[int]:
+def by_gram(
+    group: dict[str, Any],
+    form: Geometry,
+    entries: Sequence[Entry],
+    positions: Iterable[int],
+    key: str,
+) -> list[int]:
     """The positions of the matrices that are stepped by their Gram matrices.
 
     Args:
         group, form: as for :func:`is_by_gram`.
         entries: all matrices of a step.
+        positions: of those that are asked about.
         key: ``"buffer"`` or ``"gradient"``, what the signal is read from.
     """
     found = []
-    for position, entry in enumerate(entries):
-        shared = entry.shared
+    for position in positions:
+        shared = entries[position].shared
         if shared is None:
             continue
         dtype = shared.dtypes[2 if key == "buffer" else 1]
@@ -75,54 +91,53 @@ def by_gram(group: dict[str, Any], form: Geometry, entries: Sequence[Entry], key
     return found
 
 
-def step_by_gram(
-    group: dict[str, Any],
-    entries: Sequence[Entry],
-    positions: Sequence[int],
-    names: Sequence[str],
-    signal: SignalOf,
-    scale: ScaleOf,
-    deliver: DeliverPatches,
-) -> None:
-    """Step matrices by their Gram matrices.
+def step_by_gram(step: GramStep, positions: Iterable[int]) -> list[int]:
+    """Step those of some matrices whose Gram matrices say enough; return which are left.
 
     Args:
-        group: of the matrices.
-        entries: all matrices of the step.
-        positions: of those that :func:`by_gram` has found.
-        names: of the parameters of the step.
-        signal, scale: what the direction is found from, and how far to go along it.
-        deliver: takes the position of a matrix, the parts of its direction that are here, and its
-            scale.
+        step: with its group and its matrices.
+        positions: of the matrices.
     """
+    reads, positions = reads_of(step.group, step.geometry), list(positions)
+    far = by_gram(step.group, step.geometry, step.entries, positions, reads[0])
     sharing: dict[Ranks, list[int]] = {}
-    for position in positions:
-        shared = entries[position].shared
+    for position in far:
+        shared = step.entries[position].shared
         assert shared is not None  # as it was chosen for
         sharing.setdefault(shared.ranks, []).append(position)
 
     def weigh(found: list[int], grams: Tensor) -> tuple[Tensor, ...]:
-        shape = entries[found[0]].target.shape
+        shape = step.entries[found[0]].target.shape
         example = torch.empty((), dtype=torch.float32, device=grams.device).expand(1, *shape)
-        side = gram_side(resolve(group, example), grams)
-        return side.weights, scale(found, side.inner.to(torch.float32), shape)
+        with stage("direction"):
+            side = gram_side(resolve(step.group, example), grams)
+        return side.weights, step.lengths(found, side.inner.to(torch.float32), shape)
 
-    def give(position: int, strips: list[Tensor], rest: list[Tensor]) -> None:
-        tall = _is_tall(entries[position])
-        deliver(position, [strip if tall else strip.mT for strip in strips], [*rest])
+    def take(position: int, strips: list[Tensor], rest: list[Tensor]) -> None:
+        entry = step.entries[position]
+        assert entry.shared is not None  # or there would be no strips
+        with stage("update"):
+            for part, strip in zip(entry.shared.parts, strips, strict=True):
+                direction = strip if _is_tall(entry) else strip.mT
+                step.take([position], [part], direction.unsqueeze(0), rest[0], None)
 
     for ranks, some in sharing.items():
-        sources = [_source(entries[i], i, names[entries[i].parameter], signal) for i in some]
-        GramExecutor(ranks).map(weigh, sources, give, some)
+        entries = [step.entries[i] for i in some]
+        sources = [_source(step.group, e, step.names[e.parameter], reads) for e in entries]
+        GramExecutor(ranks).map(weigh, sources, take, some)
+    return [position for position in positions if position not in set(far)]
 
 
-def _source(entry: Entry, position: int, name: str, signal: SignalOf) -> GramSource:
+def _source(group: dict[str, Any], entry: Entry, name: str, reads: tuple[str, ...]) -> GramSource:
     """A matrix as its processes hold it, tall whatever it is."""
     shared, tall = entry.shared, _is_tall(entry)
     assert shared is not None  # as it was chosen for
 
     def read() -> list[Tensor]:
-        strips = [signal(position, part) for part in shared.parts]
+        strips = [
+            signal_from(group, [getattr(part, key).matrix() for key in reads])
+            for part in shared.parts
+        ]
         return strips if tall else [strip.mT for strip in strips]
 
     return GramSource(shared.matrix, read, name, shared.device)

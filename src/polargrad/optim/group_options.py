@@ -20,6 +20,7 @@ from polargrad.linalg import plain
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import COMPUTE_DTYPES
 from polargrad.linalg.preparation import check_choice
+from polargrad.optim.approximations import check_approximation
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.signal import FORMS
 from polargrad.optim.step_size import FOUND, GIVEN, STEP_SIZES, is_found
@@ -55,7 +56,8 @@ MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
 GROUP_OPTIONS = (
     *("lr", "geometry", "magnitude", "exponent", "momentum", "momentum_form", "order"),
     *("nesterov", "bias_correction", "weight_decay", "decay_per_step", "max_dual_norm"),
-    *("method", "tol", "compute_dtype", "state_dtype", "rounding", "rounding_seed"),
+    *("method", "tol", "compute_dtype", "approximation", "state_dtype", "rounding"),
+    "rounding_seed",
     *("step_size", "step_rate", "first_step", "maximize", "foreach", "differentiable"),
 )
 # What groups hold beside options.
@@ -164,6 +166,7 @@ def check_matrix_options(options: dict[str, Any]) -> None:
     form = geometry(options["geometry"])
     options["geometry"] = plain_geometry(form)
     _check_combination(options)
+    check_approximation(options)
     plan(shape=(1, 1), tol=options["tol"], dtype=torch.float32)  # raises for a wrong tol
     if options["method"] == "auto":
         return
@@ -294,6 +297,11 @@ def check_capturable(group: Mapping[str, Any], params: Iterable[Tensor]) -> None
         raise ValueError(
             "capturable=True with rounding='stochastic': the random bits are seeded on the host, "
             "and a recorded step would draw the same ones again"
+        )
+    if (group["approximation"] or {}).get("name") == "rounds":
+        raise ValueError(
+            "capturable=True with approximation 'rounds': the host decides whose turn it is, "
+            "and a recorded step would find the same directions again"
         )
     form = geometry(group["geometry"])
     elsewhere = any(p.device.type != "cpu" for p in params)

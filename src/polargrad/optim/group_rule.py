@@ -33,8 +33,8 @@ def rule_of(group: Mapping[str, Any], shape: Sequence[int]) -> Rule | None:
         The rule, with ``lr`` times ``lr_scale`` as its lr, for
         :func:`polargrad.optim.update_size.update_rms` and
         :func:`polargrad.optim.translate.translate_lr`; None where no prediction is known, as for
-        Shampoo, SSD, damped or clipped factors, Polyak's order, an exponent other than 1, or a
-        step size that the run finds.
+        Shampoo, SSD, damped or clipped factors, Polyak's order, an exponent other than 1, a step
+        size that the run finds, or an approximation.
 
     Example:
         >>> import torch, polargrad as pg
@@ -68,7 +68,7 @@ def _of_matrices(
     form, size = dict(group["geometry"]), group["magnitude"]
     name = form.pop("name")
     differs = group["max_dual_norm"] is not None or group["order"] == "polyak"
-    differs = differs or is_found(group)
+    differs = differs or is_found(group) or group.get("approximation") is not None
     if differs or (size == "dual_norm" and group["exponent"] != 1.0):
         return None
     if (name, size) in PLAIN:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype, working_dtype
 
-__all__ = ["products", "products_on_host"]
+__all__ = ["inner_product", "products", "products_on_host"]
 
 # Parts of so many entries stay in a processor's own cache between the products of them.
 PART = 2**16
@@ -33,7 +33,18 @@ def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = y.to(x.dtype)
     wide = double_dtype(x.dtype)
     of_x, of_y = (torch.linalg.vector_norm(m, dtype=wide).square() for m in (x, y))
-    return torch.linalg.vecdot(x, y).sum(dtype=wide), of_x, of_y
+    return inner_product(x, y), of_x, of_y
+
+
+def inner_product(x: Tensor, y: Tensor) -> Tensor:
+    r"""Return :math:`\langle X, Y\rangle` of two matrices of one dtype: one number, in float64.
+
+    Example:
+        >>> inner_product(torch.eye(2), torch.full((2, 2), 0.5))
+        tensor(1., dtype=torch.float64)
+    """
+    total: Tensor = torch.linalg.vecdot(x, y).sum(dtype=double_dtype(x.dtype))
+    return total
 
 
 def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,15 +10,20 @@ matrices at a time, and a stack is used up before the next is made.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polargrad.distributed import LocalExecutor, Sharing, Source
-from polargrad.geometry import Ascent, Geometry, Spectral, State, magnitude
+from polargrad.distributed.local import StackFunction
+from polargrad.distributed.shared import DeliverPatches
+from polargrad.geometry import Ascent, Geometry, Spectral, State
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
+from polargrad.optim.approximate import approximated, kept_directions, step_approximately
 from polargrad.optim.buffers import buffer_of, last_of
 from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
 from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, parts_of, pieces
@@ -31,17 +36,17 @@ from polargrad.optim.geometry_state import (
     scatter,
     start_geometry,
 )
-from polargrad.optim.gram_step import by_gram, step_by_gram
+from polargrad.optim.gram_step import step_by_gram
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import Region, View
-from polargrad.optim.shared_step import is_averaged, reads_of, step_shared
-from polargrad.optim.signal import mixed
+from polargrad.optim.shared_step import reads_of, step_shared
+from polargrad.optim.signal import as_read, is_averaged, mixed
 from polargrad.optim.stages import stage
-from polargrad.optim.step_size import is_found, step_size
+from polargrad.optim.step_size import is_found, step_length
 
-__all__ = ["STEP", "matrix_update"]
+__all__ = ["STEP", "Update", "matrix_update"]
 
 STEP = "step"
 
@@ -66,10 +71,10 @@ def matrix_update(
     """
     for p in params:
         state.setdefault(p, {})  # without momentum too: torch.distributed.checkpoint asks for it
-    _Update(group, number, form, params, views, state, gate, decay, sharing).run()
+    Update(group, number, form, params, views, state, gate, decay, sharing).run()
 
 
-class _Update:
+class Update:
     """One step of one group."""
 
     def __init__(
@@ -94,7 +99,9 @@ class _Update:
         self.foreach = group["foreach"] is not False
         buffers = [buffer_of(group, p, state[p]) for p in params] if self.averaged else None
         lasts = [last_of(p, state[p]) for p in params] if is_found(group) else None
-        self.entries = entries_of(params, views, buffers, lasts, sharing)
+        kept = kept_directions(group, params, state)
+        self.entries = entries_of(params, views, buffers, lasts, sharing, kept)
+        self.approximate = approximated(self, number, params, views, state, gate)
         self.found: FoundSteps | None = None
         if lasts is not None:
             self.found = FoundSteps(group, params, self.entries, state, gate)
@@ -116,49 +123,55 @@ class _Update:
                 self._average(
                     [e for e, begun in zip(self.entries, self.begun, strict=True) if begun]
                 )
-        left = [i for i, e in enumerate(self.entries) if e.shared is None]
-        left = self._step_alone(left) if self._may_split() else left
-        if left:
-            LocalExecutor().map(
-                lambda positions, *stacks: self._direction([left[i] for i in positions], *stacks),
-                [self._source(self.entries[i]) for i in left],
-                lambda positions, results: self._update([left[i] for i in positions], results),
-            )
-        self._step_shared()
+        if self.approximate is None:
+            self._step_exactly(range(len(self.entries)))
+        else:
+            step_approximately(self, self.approximate)
+            self._step_exactly(self.approximate.exact)
+            self.approximate.close()
         if self.found is not None:
             self.found.keep()
 
-    def _step_shared(self) -> None:
-        """Step the matrices that processes share."""
-        shared = [i for i, e in enumerate(self.entries) if e.shared is not None]
-        if not shared or self.sharing is None:
-            return
-        kept = {id(p) for p in self.params}
-        names = [name for name, p in named_parameters(self.group) if id(p) in kept]
-        far = by_gram(self.group, self.geometry, self.entries, self.reads[0])
-        if far:
-            step_by_gram(
-                self.group,
-                self.entries,
-                far,
-                names,
-                self._signal_of_part,
-                self._lengths,
-                self._update_parts,
+    def _step_exactly(self, positions: Sequence[int]) -> None:
+        """Step matrices whose directions are those of whole signals."""
+        left = self._step_alone(positions) if self._may_split() else positions
+        left = step_by_gram(self, left) if self.sharing is not None else left
+        self.each(left, self._direction, self._update, self._update_parts)
+
+    def each(
+        self,
+        positions: Sequence[int],
+        function: StackFunction,
+        deliver: Callable[[list[int], tuple[Tensor, ...]], None],
+        deliver_parts: DeliverPatches,
+    ) -> None:
+        """Map a function of whole signals, as the executors do, over some of the matrices."""
+        alone = [i for i in positions if self.entries[i].shared is None]
+        if alone:
+            LocalExecutor().map(
+                lambda some, *stacks: function([alone[i] for i in some], *stacks),
+                [self._source(self.entries[i]) for i in alone],
+                lambda some, results: deliver([alone[i] for i in some], results),
             )
-        near = sorted(set(shared) - set(far))
-        step_shared(
-            self.group,
-            self.geometry,
-            self.sharing,
-            names,
-            self.entries,
-            near,
-            self.reads,
-            self.corrected,
-            self._direction,
-            self._update_parts,
-        )
+        if self.sharing is not None:
+            step_shared(
+                self.group,
+                self.geometry,
+                self.sharing,
+                self.names,
+                self.entries,
+                positions,
+                self.reads,
+                self.corrected,
+                function,
+                deliver_parts,
+            )
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Of the parameters of the step."""
+        kept = {id(p) for p in self.params}
+        return [name for name, p in named_parameters(self.group) if id(p) in kept]
 
     def _may_split(self) -> bool:
         """Whether a direction may be a product that is added to its matrix in one call.
@@ -168,17 +181,16 @@ class _Update:
         form = self.geometry
         plain = isinstance(form, Spectral) and form.uses_polar and not form.correct
         signal_as_it_is = not (self.corrected or (self.averaged and self.group["nesterov"]))
-        known = self.gate is None and self.found is None
+        known = self.gate is None and self.found is None and self.approximate is None
         return plain and known and signal_as_it_is and (self.first or not self.averaged)
 
-    def _step_alone(self, positions: list[int]) -> list[int]:
+    def _step_alone(self, positions: Sequence[int]) -> list[int]:
         """Step the small matrices that no other shares a shape with; return which are left."""
-        counts = Counter([self.entries[i].target.shape for i in positions])
-        return [
-            i
-            for i in positions
-            if counts[self.entries[i].target.shape] > 1 or not self._stepped(self.entries[i])
-        ]
+        alone = [i for i in positions if self.entries[i].shared is None]
+        counts = Counter([self.entries[i].target.shape for i in alone])
+        single = [i for i in alone if counts[self.entries[i].target.shape] == 1]
+        stepped = {i for i in single if self._stepped(self.entries[i])}
+        return [i for i in positions if i not in stepped]
 
     def _stepped(self, entry: Entry) -> bool:
         """Step one matrix by a product that is added to it, if that is a way for it."""
@@ -194,7 +206,8 @@ class _Update:
         if found is None:
             return False
         with stage("update"):
-            length = float(self._scale(found.inner, signal.dtype, *signal.shape)) * found.scale
+            length = step_length(self.group, found.inner, signal.dtype, *signal.shape)
+            length = float(length) * found.scale
             # Momentum has the sign of the ascent in it.
             ascend = self.group["maximize"] and entry.buffer is None
             kept = 1.0 if self.decay is None else float(self.decay)
@@ -244,57 +257,28 @@ class _Update:
 
     def _ascend(self, positions: list[int], *stacks: Tensor) -> tuple[Tensor, ...]:
         """Unit directions of a stack, how far to go along each; what is counted, found, kept."""
-        signal, gradient, counts = self._signal(positions, *stacks)
+        entries, owners = self._chosen(positions)
+        averaged = self.averaged and self.first
+        signal, gradient = as_read(stacks, averaged=averaged, maximize=self.group["maximize"])
+        counts = self._counts(positions, gradient) if self.corrected else None
+        signal = self._mixed(signal, gradient, counts) if averaged else signal
         state = None
         if self.geometry.accumulates:
-            past = gathered(self.geometry, *self._chosen(positions))
+            past = gathered(self.geometry, entries, owners)
             state = accumulated(self.geometry, past, gradient)
             del past
         del gradient  # of half precision it is a wider copy
-        direction, dual = self._ascent_of(signal, state)
+        direction, dual = self.ascent_of(signal, state)
         more = [] if counts is None else [counts]
-        scale = self._lengths(positions, dual, tuple(signal.shape[-2:]))
+        scale = self.lengths(positions, dual, signal.shape[-2:])
         return direction, scale, *more, *(() if state is None else state.values())
 
-    def _signal(
-        self, positions: list[int], *stacks: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Signals of a stack, the gradients that they were found from, and what is counted."""
-        averaged = self.averaged and self.first
-        signal = _working(stacks[0])
-        gradient = signal
-        if not averaged or len(stacks) > 1:
-            gradient = _working(stacks[-1])
-            gradient = gradient if gradient.dtype == signal.dtype else gradient.to(signal.dtype)
-            gradient = -gradient if self.group["maximize"] else gradient
-        counts = self._counts(positions, gradient) if self.corrected else None
-        if averaged:
-            signal = mixed(
-                signal,
-                gradient if self.group["nesterov"] else None,
-                self.beta,
-                form=self.group["momentum_form"],
-                counts=counts,
-            )
-        else:
-            signal = gradient
-        return signal, gradient, counts
+    def _mixed(self, momentum: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
+        """A stack of momenta as it is used, with the look ahead of Nesterov."""
+        ahead = new if self.group["nesterov"] else None
+        return mixed(momentum, ahead, self.beta, form=self.group["momentum_form"], counts=counts)
 
-    def _signal_of_part(self, position: int, part: Entry) -> Tensor:
-        """The signal of a part of a matrix, in which nothing is counted."""
-        read: list[Region] = [getattr(part, key) for key in self.reads]
-        stacks = [region.matrix().unsqueeze(0) for region in read]
-        return self._signal([position], *stacks)[0].squeeze(0)
-
-    def _lengths(self, positions: list[int], dual: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """How far to go along each direction of a stack of matrices of one shape."""
-        scale = self._scale(dual, dual.dtype, *shape)
-        assert isinstance(scale, Tensor)  # as the dual norms are
-        if self.found is not None:
-            scale = scale * self.found.sizes(positions).to(scale.dtype)
-        return scale
-
-    def _ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
+    def ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
         found = self.geometry
         if found.uses_polar:
@@ -308,22 +292,13 @@ class _Update:
             found = found.with_polar(method, dtype)
         return found.ascent(signal, state)
 
-    def _scale(
-        self, dual: Tensor | float, dtype: torch.dtype, rows: int, columns: int
-    ) -> Tensor | float:
-        """γ·a, of each matrix of a stack or of the one whose dual norm is a number."""
-        # A dual norm that float32 cannot hold is not one to multiply zeros by.
-        bounds = [torch.finfo(dtype).max]
-        if self.group["max_dual_norm"] is not None:
-            bounds.append(self.group["max_dual_norm"])
-        dual = dual.clamp(max=min(bounds)) if isinstance(dual, Tensor) else min(dual, *bounds)
-        kind, exponent = self.group["magnitude"], self.group["exponent"]
-        if self.found is not None and kind == "dual_norm":
-            kind = "unit"  # the size that is found takes its place
-        size = magnitude(kind, dual, rows, columns, exponent=exponent)
-        if isinstance(dual, Tensor) and not isinstance(size, Tensor):
-            size = torch.full_like(dual, size)
-        return size * step_size(self.group)
+    def lengths(self, positions: list[int], dual: Tensor, shape: Sequence[int]) -> Tensor:
+        """How far to go along each direction of a stack of matrices of this shape, (B,)."""
+        scale = step_length(self.group, dual, dual.dtype, *shape)
+        assert isinstance(scale, Tensor)  # as the dual norms are
+        if self.found is not None:
+            scale = scale * self.found.sizes(positions).to(scale.dtype)
+        return scale
 
     def _chosen(self, positions: list[int]) -> tuple[list[Entry], list[dict[str, Any]]]:
         """The matrices at some positions, and the states of their parameters."""
@@ -344,7 +319,7 @@ class _Update:
         """Take the steps of a stack, and keep its new state."""
         direction, scale, *more = results
         counts = self._keep(positions, more)
-        self._take(positions, self._chosen(positions)[0], direction, scale, counts)
+        self.take(positions, self._chosen(positions)[0], direction, scale, counts)
 
     def _update_parts(
         self, position: int, patches: list[Tensor], rest: list[Tensor | None]
@@ -358,7 +333,7 @@ class _Update:
             for part, patch in zip(shared.parts, patches, strict=True):
                 assert scale is not None  # as it is sent to all who hold a part
                 direction = patch.reshape(1, *part.target.shape)
-                self._take([position], [part], direction, scale, counts)
+                self.take([position], [part], direction, scale, counts)
 
     def _keep(self, positions: list[int], more: list[Tensor]) -> Tensor | None:
         """Keep what is known of a stack from now on; return the counts of its gradients."""
@@ -373,7 +348,7 @@ class _Update:
             scatter(self.geometry, entries, owners, kept, self.gate)
         return counts
 
-    def _take(
+    def take(
         self,
         positions: list[int],
         entries: list[Entry],
@@ -382,6 +357,8 @@ class _Update:
         counts: Tensor | None,
     ) -> None:
         """Take the steps of a stack of matrices, or of parts of equal shape."""
+        if self.approximate is not None:
+            self.approximate.keep(positions, entries, direction)
         if self.averaged and self.group["order"] == "polyak":
             self._move(positions, entries, self._summed(entries, direction, scale))
             return
@@ -418,10 +395,8 @@ class _Update:
 
     def _smoothed(self, entries: list[Entry], direction: Tensor, counts: Tensor | None) -> Tensor:
         """A momentum of directions (polar-first)."""
-        form = self.group["momentum_form"]
-        smooth = self._averaged(entries, direction, form)
-        ahead = direction if self.group["nesterov"] else None
-        return mixed(smooth, ahead, self.beta, form=form, counts=counts)
+        smooth = self._averaged(entries, direction, self.group["momentum_form"])
+        return self._mixed(smooth, direction, counts)
 
     def _summed(self, entries: list[Entry], direction: Tensor, scale: Tensor) -> Tensor:
         """A momentum of steps (Polyak)."""
@@ -434,8 +409,3 @@ class _Update:
         inputs = pieces(new, targets)
         average(targets, inputs, self.beta, form=form, gate=self.gate, foreach=self.foreach)
         return torch.stack([buffer.matrix() for buffer in buffers]).to(new.dtype)
-
-
-def _working(x: Tensor) -> Tensor:
-    """A stack in at least float32."""
-    return x.to(torch.float32) if x.dtype in HALF else x

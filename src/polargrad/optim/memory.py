@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from polargrad.distributed.local import STACK_BYTES
 from polargrad.linalg import GramEigh, GramZolotarev, Method
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.approximations import Sketch, approximation
+from polargrad.optim.buffers import signal_dtype
 from polargrad.optim.resolve import resolve
 from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.step_size import is_found
@@ -54,6 +56,8 @@ COMPOSITIONS = {"spectral": 0, "row_then_polar": 3, "polar_then_row": 1}
 FROM_ONE_SIDE = 15
 # What a step size that is found adds: the matrices of its decay, beside their directions.
 FOUND_SIZE = 1
+# Copies of the factors of all sketches of a group, which are held together.
+FACTORS = 2
 
 
 def step_bytes(optimizer: Optimizer) -> int:
@@ -65,7 +69,20 @@ def step_bytes(optimizer: Optimizer) -> int:
         >>> stacks_held(optimizer), step_bytes(optimizer)  # a stack of one matrix of 32 numbers
         (8, 1024)
     """
-    return max((k * size for k, size in _stacks(optimizer)), default=0)
+    return max((k * size for k, size in _stacks(optimizer)), default=0) + _thin_bytes(optimizer)
+
+
+def _thin_bytes(optimizer: Optimizer) -> int:
+    """The bytes of the factors of sketches, the new ones and what they are made of."""
+    total = 0
+    for group in optimizer.param_groups:
+        found = approximation(group.get("approximation"))
+        if group.get("rule") == "matrix" and isinstance(found, Sketch):
+            for p, view in zip(group["params"], group["views"], strict=True):
+                shapes = logical_shapes(view, tuple(p.shape)) if p.numel() else []
+                numbers = sum((m + n) * min(found.rank, m, n) for m, n in shapes)
+                total += FACTORS * numbers * signal_dtype(group, p).itemsize
+    return total
 
 
 def stacks_held(optimizer: Optimizer) -> int:

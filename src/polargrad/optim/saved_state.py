@@ -12,12 +12,15 @@ from torch.optim import Optimizer
 from polargrad.distributed import is_distributed
 from polargrad.geometry import geometry
 from polargrad.linalg.precision import working_dtype
-from polargrad.optim.buffers import BUFFER, buffer_dtype
+from polargrad.optim.approximations import Sketch, approximation
+from polargrad.optim.buffers import BUFFER, KEPT, buffer_dtype, signal_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.matrix import STEP
+from polargrad.optim.rounds import COUNT
+from polargrad.optim.sketches import sketch_shapes
 from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
@@ -28,7 +31,9 @@ DATA_PARALLEL, COMPILED = "module.", "_orig_mod"
 # The lists of a group that have one entry for each parameter.
 PARALLEL = ("params", "param_names", "roles", "views", "reasons")
 # The state that has the shape of its parameter, and is sharded as it is.
-OF_ITS_SHAPE = (BUFFER, LAST, *STATE)
+OF_ITS_SHAPE = (BUFFER, LAST, KEPT, *STATE)
+# What the host reads at every step.
+ON_HOST = (COUNT,)
 # The key of a saved group under which the number of skipped steps is kept.
 SKIPPED = "skipped_steps"
 
@@ -117,16 +122,30 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
     if group["rule"] == "adamw":
         return dict.fromkeys(STATE, example.to(working_dtype(parameter.dtype)))
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
-    options = {"state_dtype": None} | group
+    options = {"state_dtype": None, "momentum": 0.0, "order": "momentum-first"} | group
     counted = torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta")
     averaged = example.to(buffer_dtype(options, parameter))
     return {
         BUFFER: averaged,
         LAST: example.to(LAST_DTYPE),
+        KEPT: example.to(signal_dtype(options, parameter)),
+        COUNT: torch.empty((), dtype=torch.float32, device="meta"),
         **dict.fromkeys((STEP, SIZE, REACH), counted),
         EVIDENCE: counted[:, None].expand(-1, len(COLUMNS)),
         **geometry_state(form, example, view),
+        **_expected_sketch(options, parameter, view),
     }
+
+
+def _expected_sketch(
+    group: dict[str, Any], parameter: Tensor, view: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The factors of sketches that a parameter has."""
+    found = approximation(group.get("approximation"))
+    if not isinstance(found, Sketch):
+        return {}
+    shapes, dtype = sketch_shapes(found, parameter, view), signal_dtype(group, parameter)
+    return {key: torch.empty(shape, dtype=dtype, device="meta") for key, shape in shapes.items()}
 
 
 def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
@@ -144,7 +163,8 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
             if not isinstance(value, Tensor):
                 continue
             dtype = expected[key].dtype if key in expected else value.dtype
-            value = value.to(parameter.device, dtype, copy=True)
+            device = "cpu" if key in ON_HOST else parameter.device
+            value = value.to(device, dtype, copy=True)
             if key in OF_ITS_SHAPE:
                 value = _placed_as(parameter, value)
             # torch's fused kernel is wrong for moments that are not (see vector.py).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,9 @@ from polargrad.linalg.precision import working_dtype
 from polargrad.optim.entries import Entry, Shared
 from polargrad.optim.geometry_state import bytes_beside, state_of_one
 from polargrad.optim.resolve import resolve
+from polargrad.optim.signal import is_averaged
 
-__all__ = ["direction_cost", "is_averaged", "reads_of", "source_of", "step_shared"]
+__all__ = ["direction_cost", "reads_of", "source_of", "step_shared"]
 
 # In the order of ``Shared.dtypes``; without momentum there is no last.
 TENSORS = ("parameter", "gradient", "buffer")
@@ -38,7 +39,7 @@ def step_shared(
     sharing: Sharing,
     names: Sequence[str],
     entries: Sequence[Entry],
-    positions: Sequence[int],
+    positions: Iterable[int],
     reads: tuple[str, ...],
     counted: bool,
     function: StackFunction,
@@ -52,7 +53,7 @@ def step_shared(
         sharing: who holds what.
         names: of the parameters of a step.
         entries: all matrices of the step, shared or not.
-        positions: of those that are brought together.
+        positions: those of them that are to be mapped, where they are shared.
         reads: what the function takes of each: ``"buffer"``, ``"gradient"``, the signal first.
         counted: whether it returns a count beside the directions and their scales.
         function, deliver: as for :class:`polargrad.distributed.SharedExecutor`, with the positions
@@ -61,11 +62,11 @@ def step_shared(
     held: dict[Ranks, list[int]] = {}
     for position in positions:
         shared = entries[position].shared
-        assert shared is not None  # or it would not have to be
-        held.setdefault(shared.ranks, []).append(position)
-    for ranks, some in held.items():
+        if shared is not None:
+            held.setdefault(shared.ranks, []).append(position)
+    for ranks, mine in held.items():
         sources = []
-        for entry in (entries[i] for i in some):
+        for entry in (entries[i] for i in mine):
             shared, number = entry.shared, entry.number
             assert shared is not None  # as it was chosen for
             name = names[entry.parameter]
@@ -74,7 +75,7 @@ def step_shared(
             inputs = tuple(dtypes[key] for key in reads)
             source = source_of(group, form, shared.matrix, inputs, shared.device, counted, name)
             sources.append(replace(source, read=_reader(shared, reads)))
-        sharing.executor(ranks).map(function, sources, deliver, some)
+        sharing.executor(ranks).map(function, sources, deliver, mine)
 
 
 def _reader(shared: Shared, reads: tuple[str, ...]) -> Callable[[], tuple[list[Tensor], ...]]:
@@ -89,12 +90,6 @@ def reads_of(group: Mapping[str, Any], form: Geometry) -> tuple[str, ...]:
         return ("gradient",)
     beside = form.accumulates or group["nesterov"] or group["bias_correction"]
     return ("buffer", "gradient") if beside else ("buffer",)
-
-
-def is_averaged(group: Mapping[str, Any]) -> bool:
-    """Whether there is a momentum."""
-    beta = group["momentum"]
-    return isinstance(beta, Tensor) or beta > 0
 
 
 def source_of(

@@ -10,7 +10,7 @@ from torch import Tensor
 from polargrad.distributed.ranks import Ranks
 from polargrad.optim.entries import Entry
 
-__all__ = ["sums"]
+__all__ = ["sums", "totals"]
 
 
 def sums(
@@ -37,6 +37,28 @@ def sums(
         mine = torch.stack([_partial(entries[i], i, number, terms) for i in positions])
         rows |= dict(zip(positions, ranks.total(mine, about).unbind(0), strict=True))
     return torch.stack([rows[position] for position in range(len(entries))])
+
+
+def totals(entries: Sequence[Entry], mine: Sequence[Tensor], about: str) -> list[Tensor]:
+    """Return for each matrix the sum of a tensor over the processes that share it.
+
+    Args:
+        entries: the matrices.
+        mine: the tensor that this process has of each.
+        about: what they are, for an error.
+    """
+    found = list(mine)
+    shared: dict[tuple[Ranks, torch.dtype, torch.device], list[int]] = {}
+    for position, (entry, x) in enumerate(zip(entries, mine, strict=True)):
+        if entry.shared is not None:
+            shared.setdefault((entry.shared.ranks, x.dtype, x.device), []).append(position)
+    for (ranks, _, _), positions in shared.items():
+        flat = torch.cat([mine[i].reshape(-1) for i in positions])
+        sizes = [mine[i].numel() for i in positions]
+        pieces = torch.split(ranks.total(flat, about), sizes)
+        for i, piece in zip(positions, pieces, strict=True):
+            found[i] = piece.view(mine[i].shape)
+    return found
 
 
 def _partial(

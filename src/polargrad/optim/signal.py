@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["FORMS", "mixed", "weight"]
+from polargrad.linalg.precision import HALF
+
+__all__ = ["FORMS", "as_read", "is_averaged", "mixed", "signal_from", "weight"]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
 FORMS = ("ema", "heavy-ball")
@@ -63,3 +68,50 @@ def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
     if isinstance(beta, Tensor):
         return beta.reshape(()).to(like.device, like.dtype)
     return beta
+
+
+def is_averaged(group: Mapping[str, Any]) -> bool:
+    """Whether there is a momentum."""
+    beta = group["momentum"]
+    return isinstance(beta, Tensor) or beta > 0
+
+
+def as_read(stacks: Sequence[Tensor], *, averaged: bool, maximize: bool) -> tuple[Tensor, Tensor]:
+    """The momentum and the gradient of a stack in at least float32, with the sign of the ascent.
+
+    Args:
+        stacks: what is read of it: the momentum, if there is one, and the gradient where needed.
+        averaged: whether the first of them is a momentum, which has the sign in it.
+        maximize: whether gradients are negated.
+
+    Returns:
+        Both; each is the other where only that was read.
+    """
+    momentum = _working(stacks[0])
+    if averaged and len(stacks) == 1:
+        return momentum, momentum
+    gradient = _working(stacks[-1]) if len(stacks) > 1 else momentum
+    gradient = gradient if gradient.dtype == momentum.dtype else gradient.to(momentum.dtype)
+    gradient = -gradient if maximize else gradient
+    return (momentum if averaged else gradient), gradient
+
+
+def signal_from(group: Mapping[str, Any], stacks: Sequence[Tensor]) -> Tensor:
+    """The signal of a stack, or of parts of matrices, in at least float32; without correction.
+
+    Args:
+        group: of the matrices.
+        stacks: what is read of them, as for :func:`as_read`.
+    """
+    averaged = is_averaged(group) and group["order"] == "momentum-first"
+    momentum, gradient = as_read(stacks, averaged=averaged, maximize=group["maximize"])
+    if not averaged:
+        return momentum
+    beta, ahead = group["momentum"], gradient if group["nesterov"] else None
+    beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
+    return mixed(momentum, ahead, beta, form=group["momentum_form"], counts=None)
+
+
+def _working(x: Tensor) -> Tensor:
+    """A tensor in at least float32."""
+    return x.to(torch.float32) if x.dtype in HALF else x

@@ -35,10 +35,10 @@ from polargrad.optim.shared_step import (
     FACTORIZATION,
     SOLVE,
     direction_cost,
-    is_averaged,
     reads_of,
     source_of,
 )
+from polargrad.optim.signal import is_averaged
 
 __all__ = ["StepOnMesh", "direction_flops", "simulate"]
 
@@ -90,7 +90,8 @@ def simulate(
         device: the kind of device for which methods are chosen, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: for a mesh with ``tp`` without ``cut_by``, or shards that are no boxes.
+        ValueError: for a mesh with ``tp`` without ``cut_by``, shards that are no boxes, or an
+            optimizer with an approximation.
 
     Example:
         >>> import polargrad as pg
@@ -101,6 +102,12 @@ def simulate(
     """
     if mesh.tp > 1 and cut_by is None:
         raise ValueError(f"mesh: tp must be 1 without a plan of tensor parallelism, got {mesh.tp}")
+    for group in optimizer.param_groups:
+        if group.get("approximation") is not None:
+            raise ValueError(
+                f"optimizer must be without an approximation, got {group['approximation']}: a step "
+                "whose directions are exact is what is simulated"
+            )
     choose_methods(optimizer, device)
     found = _Simulation(mesh, cut_by or _nothing)
     for number, group in enumerate(optimizer.param_groups):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polargrad.geometry import magnitude
 from polargrad.optim.hypergradient import COLUMNS
 
 __all__ = [
@@ -23,7 +24,8 @@ __all__ = [
         "SIZE",
         "STEP_SIZES",
     ),
-    *("decay_factor", "is_found", "start_step_size", "step_size"),
+    *("decay_factor", "is_found", "start_step_size", "step_length"),
+    "step_size",
 ]
 
 GIVEN, FOUND = "given", "hypergradient"
@@ -53,6 +55,27 @@ def step_size(group: Mapping[str, Any]) -> Tensor | float:
     """
     size: Tensor | float = _wide(group["lr"]) * group["lr_scale"]
     return size
+
+
+def step_length(
+    group: Mapping[str, Any], dual: Tensor | float, dtype: torch.dtype, rows: int, columns: int
+) -> Tensor | float:
+    """γ·a, of each matrix of a stack or of the one whose dual norm is a number.
+
+    Of a step size that is found it is the multiplier alone.
+    """
+    # A dual norm that float32 cannot hold is not one to multiply zeros by.
+    bounds = [torch.finfo(dtype).max]
+    if group["max_dual_norm"] is not None:
+        bounds.append(group["max_dual_norm"])
+    dual = dual.clamp(max=min(bounds)) if isinstance(dual, Tensor) else min(dual, *bounds)
+    kind, exponent = group["magnitude"], group["exponent"]
+    if is_found(group) and kind == "dual_norm":
+        kind = "unit"  # the size that is found takes its place
+    size = magnitude(kind, dual, rows, columns, exponent=exponent)
+    if isinstance(dual, Tensor) and not isinstance(size, Tensor):
+        size = torch.full_like(dual, size)
+    return size * step_size(group)
 
 
 def decay_factor(group: dict[str, Any]) -> Tensor | float | None:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from polargrad.geometry import geometry
 from polargrad.linalg import label
 from polargrad.linalg.precision import working_dtype
+from polargrad.optim.approximations import Sketch, approximation
 from polargrad.optim.group_rule import rule_of
 from polargrad.optim.memory import stacks_held, step_bytes
 from polargrad.optim.resolve import resolve
@@ -247,7 +248,9 @@ def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> 
     dtype = working_dtype(parameter.dtype)
     methods = [
         resolve(group, torch.empty(m, n, dtype=dtype, device=parameter.device))
-        for m, n in dict.fromkeys(logical_shapes(view, tuple(parameter.shape)))
+        for m, n in dict.fromkeys(
+            _sketched(group, shape) for shape in logical_shapes(view, tuple(parameter.shape))
+        )
     ]
     # What was chosen is named; what was asked for is repeated in full.
     auto = group["method"] == "auto"
@@ -255,8 +258,14 @@ def _rule(group: dict[str, Any], view: Mapping[str, Any], parameter: Tensor) -> 
     return " × ".join(filter(None, (_direction(group), " / ".join(labels))))
 
 
+def _sketched(group: Mapping[str, Any], shape: tuple[int, int]) -> tuple[int, int]:
+    """The shape of the matrix of which a polar factor is found: that of a sketch is thin."""
+    found = approximation(group["approximation"])
+    return (max(shape), min(found.rank, *shape)) if isinstance(found, Sketch) else shape
+
+
 def _direction(options: Mapping[str, Any]) -> str:
-    """Magnitude and geometry, as far as the options say them; plain spectral goes unsaid."""
+    """Magnitude, geometry and approximation, if they are said; plain spectral goes unsaid."""
     exponent = options.get("exponent", 1.0)
     power = f"^{exponent:g}" if exponent != 1.0 else ""
     form = _form(options.get("geometry", "spectral"))
@@ -266,7 +275,9 @@ def _direction(options: Mapping[str, Any]) -> str:
     elif size == "dual_norm" and form.startswith("spectral"):
         size = "nuclear"  # what its dual norm is called
     size += power
-    return " × ".join(part for part in (size, form if form != "spectral" else "") if part)
+    about = options.get("approximation")
+    parts = (size, form if form != "spectral" else "", "" if about is None else _form(about))
+    return " × ".join(part for part in parts if part)
 
 
 def _form(spec: Any) -> str:

@@ -52,7 +52,7 @@ MATRIX_OPTIONS = (
     *OWN_UNIT,
     *("lr", "lr_scale", "momentum", "nesterov", "bias_correction", "weight_decay"),
     *("decay_per_step", "max_dual_norm", "method", "tol", "compute_dtype", "state_dtype"),
-    *("rounding", "rounding_seed", "maximize", "foreach"),
+    *("approximation", "rounding", "rounding_seed", "maximize", "foreach"),
 )
 VECTOR_OPTIONS = ("lr", "lr_scale", "betas", "eps", "weight_decay", "maximize", "foreach")
 
