@@ -129,6 +129,7 @@ class Update:
             step_approximately(self, self.approximate)
             self._step_exactly(self.approximate.exact)
             self.approximate.close()
+            self.approximate = None  # it knows this step: nothing is left to the garbage collector
         if self.found is not None:
             self.found.keep()
 
