@@ -16,6 +16,10 @@ ROAD = [
     (2, "fully_shard, last dimension"),
     (1, layouts.ALONE),
 ]
+STATES = (
+    *("PolarGrad, corrected", "Muon", "Shampoo", "SOAP"),
+    *("PolarGrad, rounds", "PolarGrad, sketch"),
+)
 ACROSS = [(4, "hybrid"), (4, "fully_shard and tensor parallel"), (2, "replicated")]
 
 
@@ -61,7 +65,7 @@ def test_from_one_process_to_four_to_two_to_one(tmp_path, preset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("road", [ROAD, ACROSS], ids=["sizes", "layouts"])
-@pytest.mark.parametrize("preset", ["PolarGrad, corrected", "Muon", "Shampoo", "SOAP"])
+@pytest.mark.parametrize("preset", STATES)
 def test_every_kind_of_state(tmp_path, road, preset):
     check(road, preset, tmp_path)
 

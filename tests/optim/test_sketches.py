@@ -253,7 +253,7 @@ def test_a_table_of_the_optimizer_says_it():
 
 @pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
 def test_the_step_has_the_degree_of_the_signal(scale):
-    """To the bit, of a power of two: directions are those of the same numbers."""
+    """Of a power of two, so that directions are those of the same numbers."""
     moved = []
     for c in (1.0, scale):
         weights = [nn.Parameter(torch.zeros(s, dtype=torch.float32)) for s in SHAPES]
