@@ -90,7 +90,7 @@ def test_inner_micro_batches_are_not_synchronized(report):
 def test_a_run_of_two_ranks_goes_on_in_one_to_rounding_and_says_so(folder, tmp_path, capsys):
     alone(folder, tmp_path / "whole")
     alone(folder, folder / "half", resume=True)
-    assert "the checkpoint is of 2 ranks, here are 1: the run goes on to rounding" in (
+    assert "the checkpoint is of 2 ranks, this session of 1 rank: the run goes on to rounding" in (
         capsys.readouterr().err
     )
     assert_equal_to_rounding(folder / "half", tmp_path / "whole")

@@ -7,15 +7,16 @@ import errno
 import math
 import platform
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polargrad.distributed import local_part
 from polargrad.errors import NonFiniteError, RunFolderError
-from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, load_checkpoint, restore
+from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, ranks_of, restore
 from polargrad.language.curves import FIGURE, SPECTRA_FIGURE, draw_losses, draw_spectra
 from polargrad.language.evaluation import validation_loss
 from polargrad.language.input import Input, open_input
@@ -29,13 +30,16 @@ from polargrad.language.journal import (
     require_tracker,
     rewind,
 )
+from polargrad.language.layout import views_returned
 from polargrad.language.optimizers import rate_in_words
+from polargrad.language.presets import meta_model
 from polargrad.language.progress import TokenCount
 from polargrad.language.ranks import Ranks, joined, precision_here
 from polargrad.language.settings import TrainSettings
 from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
 from polargrad.language.stopwatch import peak_memory
+from polargrad.language.tensor_plan import cut_modules
 from polargrad.records import RunFolder, exclusive, require
 from polargrad.records.files import remove_unfinished
 
@@ -90,6 +94,7 @@ def train(settings: TrainSettings) -> TrainResult:
     for module in ("accelerate", "matplotlib", "tqdm"):
         require(module, extra="language")
     require_tracker(settings.tracker)
+    _require_plan(settings)
     precision = precision_here(settings.precision)
     out, say_tokens = Path(settings.out), TokenCount()
     with (
@@ -98,6 +103,7 @@ def train(settings: TrainSettings) -> TrainResult:
             accumulate=settings.accumulate,
             tracker=settings.tracker,
             out=out,
+            mesh=settings.mesh_sizes,
         ) as ranks,
         ranks.randomness(settings.seed),
     ):
@@ -130,9 +136,9 @@ class _Run:
         self.precision = precision
         self.out = out
         self.preset = settings.model_preset
-        self.identity = settings.identity(data.data.digest, ranks=ranks.count, precision=precision)
-        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
-        self.stepper = Stepper(settings, data, ranks)
+        self.identity = settings.identity(data.data.digest, ranks=ranks.parts, precision=precision)
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep, mapped=ranks.sharded)
+        self.stepper = Stepper(settings, data, ranks, precision=precision)
         self.spectra = Spectra(self.stepper.model) if settings.watch_every else None
         self.tokens_per_step = self.identity["windows_per_step"] * self.preset.context
         self.step = 0
@@ -146,6 +152,7 @@ class _Run:
     def execute(self, stop: StopRequest) -> TrainResult:
         """Do the run, with no other process in its folder."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(views_returned())
 
             def enter() -> None:
                 self._folder(RunFolder.check)  # what is refused leaves nothing, not even a parent
@@ -173,10 +180,10 @@ class _Run:
         )
         with journal:
             journal.say(self._description())
-            if saved_with not in (None, self.ranks.count):
+            if saved_with not in (None, str(self.ranks)):
                 journal.say(
-                    f"the checkpoint is of {saved_with} ranks, here are {self.ranks.count}: the "
-                    "run goes on to rounding, not to the bit"
+                    f"the checkpoint is of {saved_with}, this session of {self.ranks}: the run "
+                    "goes on to rounding, not to the bit"
                 )
             stopped = self._go_on(journal, stop)
             if stopped is not None or self.step < self.settings.steps:
@@ -184,8 +191,8 @@ class _Run:
         self.ranks.alone(self._draw)
         return self.ranks.alone(lambda: self._result(stopped))
 
-    def _open(self) -> int | None:
-        """Claim the folder and go back to its checkpoint; return of how many ranks that is."""
+    def _open(self) -> str | None:
+        """Claim the folder and go back to its checkpoint; return of which ranks that is."""
         contents: dict[str, Any] | None = None
 
         def claim() -> int | None:
@@ -197,12 +204,21 @@ class _Run:
         step = self.ranks.alone(claim)
         if step is not None:
             if contents is None:
-                contents = load_checkpoint(self.checkpoints.path(step), self.identity)
-            restore(contents, self.stepper.model, self.stepper.optimizer, self.stepper.schedule)
+                contents = self.checkpoints.load(step, self.identity)
+            self._restore(contents)
             self.ranks.set_random_state(contents["random_states"])
             self.step = self.resumed_from = step
         self.ranks.alone(self._begin_session)
-        return None if contents is None else len(contents["random_states"])
+        return None if contents is None else ranks_of(contents)
+
+    def _restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint, this process's part of it."""
+        stepper = self.stepper
+        try:
+            contents = stepper.layout.placed(contents, stepper.optimizer)
+        except ValueError as error:
+            raise RunFolderError(f"the checkpoint does not fit this model: {error}") from None
+        restore(contents, stepper.model, stepper.optimizer, stepper.schedule)
 
     def _begin_session(self) -> None:
         """Bring the files of the folder to the state of the checkpoint."""
@@ -222,6 +238,7 @@ class _Run:
             data=None if settings.data is None else str(settings.data),
             unit=self.data.unit,
             ranks=self.ranks.count,
+            mesh=None if self.ranks.mesh is None else str(self.ranks.mesh),
             accumulate=settings.accumulate,
             precision=self.precision,
             device=_name_of(self.ranks.device),
@@ -290,9 +307,12 @@ class _Run:
 
     def _watch(self, journal: Journal) -> None:
         """Write down the spectra of the step, if it is one of those that are looked at."""
-        if self.spectra is None or self.step % self.settings.watch_every or not self.ranks.first:
+        if self.spectra is None or self.step % self.settings.watch_every:
             return
-        matrices = self.spectra.matrices(self.stepper.optimizer.state)
+        if not (self.ranks.first or self.ranks.sharded):
+            return
+        # Where they hold parts of them, all ranks bring the matrices together.
+        matrices = self.spectra.matrices(self.stepper.optimizer.state, measure=self.ranks.first)
         journal.spectra({"step": self.step, "matrices": matrices})
 
     def _validation_loss(self) -> float:
@@ -304,6 +324,7 @@ class _Run:
             self.ranks,
             windows=self.settings.eval_windows,
         )
+        self.stepper.layout.rest()
         self._require_finite("validation loss", loss, step=self.step, lr=self.stepper.lr)
         return loss
 
@@ -322,19 +343,25 @@ class _Run:
     def _save(self, journal: Journal) -> None:
         """Write a checkpoint, unless it would replace a good one by a broken one."""
         stepper = self.stepper
+        held = [local_part(p.detach()) for p in stepper.model.parameters()]
         # Torch's max, unlike Python's, is undefined when any of its arguments is.
-        largest = torch.stack([p.detach().abs().max() for p in stepper.model.parameters()]).max()
-        self._require_finite("largest parameter", largest.item(), step=self.step, lr=stepper.lr)
+        each = [part.abs().max() for part in held if part.numel()]
+        largest = torch.stack(each or [torch.zeros((), device=self.ranks.device)]).max()
+        # The mean over the ranks is finite where it is on each of them.
+        (mean,) = self.ranks.mean(largest.view(1))
+        self._require_finite("largest parameter", mean, step=self.step, lr=stepper.lr)
         journal.sync()
         states = self.ranks.random_states()
+        model, optimizer = stepper.layout.saved(stepper.optimizer)
         self.ranks.alone(
             lambda: self.checkpoints.save(
                 self.step,
                 identity=self.identity,
-                model=stepper.model,
-                optimizer=stepper.optimizer,
-                schedule=stepper.schedule,
+                model=model,
+                optimizer=optimizer,
+                schedule=stepper.schedule.state_dict(),
                 random_states=states,
+                ranks=str(self.ranks),
             )
         )
 
@@ -359,6 +386,13 @@ class _Run:
             out=self.out,
             interrupted=stopped,
         )
+
+
+def _require_plan(settings: TrainSettings) -> None:
+    """Raise ValueError where tensor parallelism cannot cut the model, before text is read."""
+    mesh, preset = settings.mesh_sizes, settings.model_preset
+    if mesh is not None and mesh.tp > 1:
+        cut_modules(meta_model(preset), preset.name, mesh.tp)
 
 
 def _name_of(device: torch.device) -> str:
