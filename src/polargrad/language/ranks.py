@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polargrad.distributed.mesh_sizes import MeshSizes
+from polargrad.errors import CollectiveError
 from polargrad.records import require
 
 T = TypeVar("T")
@@ -233,6 +234,21 @@ def joined(
         if not begun_elsewhere:
             state.AcceleratorState._reset_state(reset_partial_state=True)
             state.GradientState._reset_state()
+
+
+def is_of_exchange(error: RuntimeError) -> bool:
+    """Whether an error says that an exchange between ranks has failed.
+
+    Gloo raises no kind of its own: what it says names its files.
+
+    Example:
+        >>> is_of_exchange(RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer"))
+        True
+    """
+    if isinstance(error, CollectiveError):
+        return True
+    known = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+    return known or "gloo/" in str(error)
 
 
 def leave() -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from polargrad.distributed import local_part
-from polargrad.errors import NonFiniteError, RunFolderError
+from polargrad.errors import CollectiveError, NonFiniteError, RunFolderError
 from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, ranks_of, restore
 from polargrad.language.curves import FIGURE, SPECTRA_FIGURE, draw_losses, draw_spectra
 from polargrad.language.evaluation import validation_loss
@@ -34,7 +34,7 @@ from polargrad.language.layout import views_returned
 from polargrad.language.optimizers import rate_in_words
 from polargrad.language.presets import meta_model
 from polargrad.language.progress import TokenCount
-from polargrad.language.ranks import Ranks, joined, precision_here
+from polargrad.language.ranks import Ranks, is_of_exchange, joined, precision_here
 from polargrad.language.settings import TrainSettings
 from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
@@ -87,6 +87,7 @@ def train(settings: TrainSettings) -> TrainResult:
             and is whole (nothing is changed then), or if it cannot be written any more.
         NonFiniteError: if the loss, a gradient or a parameter becomes infinite or undefined; the
             last checkpoint is kept.
+        CollectiveError: if another rank ends while steps are taken; the last checkpoint is kept.
         MissingExtraError: if a package is missing.
     """
     if settings.out is None:
@@ -250,23 +251,35 @@ class _Run:
         return f"{parameters / 1e6:.2f} M parameters; {self.data.description}"
 
     def _go_on(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
-        """Take the steps; where the system stops them, as a full disk does, say what is left."""
+        """Take the steps; where a full disk or a rank that has ended stops them, say what is left.
+
+        Raises:
+            RunFolderError: if the system refuses to write or to read.
+            CollectiveError: if the ranks cannot exchange anything any more.
+        """
         try:
             return self._loop(journal, stop)
         except NonFiniteError:
             self.ranks.alone(self._draw)
             raise
         except OSError as error:
-            kept = self.checkpoints.steps
-            left = (
-                f"the checkpoint of step {kept[-1]} is whole" if kept else "no checkpoint is lost"
-            )
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RunFolderError(
-                f"the run in {str(self.out)!r} cannot go on after step {self.step}: "
-                f"{error.strerror or error}; {left}: "
+                f"{self._ended(error.strerror or str(error))}: "
                 f"{'make room' if full else 'put that right'} and resume"
             ) from error
+        except RuntimeError as error:
+            if not is_of_exchange(error):
+                raise
+            known = isinstance(error, CollectiveError)
+            reason = str(error) if known else "another rank has probably ended, or hangs"
+            raise CollectiveError(f"{self._ended(reason)}: resume with all ranks") from error
+
+    def _ended(self, reason: str) -> str:
+        """Why the run cannot go on, and what is left of it."""
+        kept = self.checkpoints.steps
+        left = f"the checkpoint of step {kept[-1]} is whole" if kept else "no checkpoint is lost"
+        return f"the run in {str(self.out)!r} cannot go on after step {self.step}: {reason}; {left}"
 
     def _loop(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
         """Take steps until they are done or a signal asks to stop, which is returned."""
