@@ -67,11 +67,11 @@ class Block(nn.Module):
 class BlockModel(nn.Module):
     """Guesses a byte from the one before it, through blocks; tensor parallelism may cut it."""
 
-    tp_plan = {"blocks.*.up": "colwise", "blocks.*.down": "rowwise", "head": "colwise_gather_output"}
-
     def __init__(self, width, dropout):
         super().__init__()
         self.embedding = nn.Embedding(256, width)
+        self.tp_plan = {"blocks.*.up": "colwise", "blocks.*.down": "rowwise"}
+        self.tp_plan |= {"embedding": "embedding_rowwise", "head": "colwise_gather_output"}
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(2))
         self.head = nn.Linear(width, 256, bias=False)
 

@@ -242,7 +242,7 @@ def is_of_exchange(error: RuntimeError) -> bool:
     Gloo raises no kind of its own: what it says names its files.
 
     Example:
-        >>> is_of_exchange(RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer"))
+        >>> is_of_exchange(RuntimeError("[gloo/transport/tcp/pair.cc] Connection reset by peer"))
         True
     """
     if isinstance(error, CollectiveError):

@@ -12,8 +12,9 @@ from torch import nn
 
 __all__ = ["cut_by", "cut_modules"]
 
-# What the plans of transformers say of a linear map, and the dimension of its weight that is cut.
-CUTS = {"colwise": 0, "colwise_gather_output": 0, "rowwise": 1}
+# What the plans of transformers say of a module, and the dimension of its weight that is cut.
+CUTS = {"colwise": 0, "colwise_gather_output": 0, "rowwise": 1, "embedding_rowwise": 0}
+OF_EMBEDDINGS = ("embedding_rowwise",)
 # The numbers of a configuration that count what attention takes apart after its maps.
 HEADS = ("num_attention_heads", "num_key_value_heads")
 
@@ -46,9 +47,9 @@ def cut_by(model: nn.Module, name: str) -> Callable[[str], int | None]:
 
 
 def cut_modules(model: nn.Module, name: str, tp: int) -> dict[str, str]:
-    """Return the style of each linear map that ``tp`` processes cut, by the name of its module.
+    """Return the style of each module that ``tp`` processes cut, by its name.
 
-    A map whose weight another module has too, as a head that is the embedding, is left whole.
+    One whose weight another module has too, as a head that is the embedding, is left whole.
 
     Args:
         model: of any device.
@@ -63,7 +64,7 @@ def cut_modules(model: nn.Module, name: str, tp: int) -> dict[str, str]:
         >>> from polargrad.language.presets import meta_model, preset_of
         >>> found = cut_modules(meta_model(preset_of("tiny")), "tiny", 2)
         >>> found["model.layers.0.mlp.down_proj"], len(found)
-        ('rowwise', 29)
+        ('rowwise', 30)
     """
     cut = cut_by(model, name)
     _require_heads(model, name, tp)
@@ -72,21 +73,22 @@ def cut_modules(model: nn.Module, name: str, tp: int) -> dict[str, str]:
     found = {}
     for path, module in model.named_modules():
         own = list(module.named_parameters(path, recurse=False))
-        dimensions = {cut(parameter) for parameter, _ in own} - {None}
-        if not dimensions or any(uses[id(p)] > 1 for _, p in own):
+        cuts = [cut(parameter) for parameter, _ in own]
+        if all(each is None for each in cuts) or any(uses[id(p)] > 1 for _, p in own):
             continue
-        if not isinstance(module, nn.Linear):
+        style = _style(plan, path) or ""
+        if not isinstance(module, nn.Embedding if style in OF_EMBEDDINGS else nn.Linear):
             raise ValueError(
-                f"mesh: tp must be 1, for the plan of {name} cuts {path}, which is a "
-                f"{type(module).__name__}, and linear maps alone can be cut"
+                f"mesh: tp must be 1, for the plan of {name} has {style!r} for {path}, which is a "
+                f"{type(module).__name__}"
             )
-        size = module.weight.shape[dimensions.pop() or 0]
+        size = module.weight.shape[CUTS[style]]
         if size % tp:
             raise ValueError(
-                f"mesh: tp must divide the {size} features of {path} that the plan of {name} "
-                f"cuts, got {tp}"
+                f"mesh: tp must divide the weight of {path}, {tuple(module.weight.shape)}, in "
+                f"dimension {CUTS[style]}, as the plan of {name} has {style!r} for it, got {tp}"
             )
-        found[path] = _style(plan, path) or ""
+        found[path] = style
     return found
 
 
@@ -111,6 +113,7 @@ def cut_up(model: nn.Module, name: str, mesh: Any) -> None:
         "colwise": ColwiseParallel,
         "colwise_gather_output": lambda: ColwiseParallel(output_layouts=Replicate()),
         "rowwise": RowwiseParallel,
+        "embedding_rowwise": lambda: RowwiseParallel(input_layouts=Replicate()),
     }
     found = cut_modules(model, name, mesh.size())
     plan = {path: styles[style]() for path, style in found.items()}
