@@ -2,7 +2,7 @@
 
 First the run is taken to its end, then begun once more: before step STEP the last rank is killed,
 and every other leaves in FOLDER/ended-RANK the words in which it ended. With STEP "none" the run
-that was killed is resumed.
+that was killed is resumed. Without a mesh MESH is "none" too.
 """
 
 import os
@@ -31,7 +31,7 @@ def settings(folder, out, mesh, **changes):
         "eval_windows": 16,
         "checkpoint_every": 3,
         "out": folder / out,
-        "mesh": mesh,
+        "mesh": None if mesh == "none" else mesh,
     }
     return TrainSettings(**{**given, **changes})
 

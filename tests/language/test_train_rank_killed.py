@@ -55,6 +55,6 @@ def test_a_rank_of_a_sharded_run(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["dp=4", "dp=2,fsdp=2", "fsdp=2,tp=2"])
+@pytest.mark.parametrize("mesh", ["none", "dp=4", "dp=2,fsdp=2", "fsdp=2,tp=2"])
 def test_a_rank_of_four(tmp_path, mesh):
     check(tmp_path, mesh, 4)

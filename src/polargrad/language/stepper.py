@@ -107,6 +107,17 @@ class Stepper:
         mean, length = self._ranks.mean(torch.stack([loss, norm.to(loss.dtype)]))
         return Step(mean, length, lr, time.perf_counter() - began, watch.seconds)
 
+    def rehearse(self) -> None:
+        """Average a gradient that nobody uses, before a state is restored.
+
+        ``DistributedDataParallel`` arranges gradients anew after the first that it has averaged,
+        and sums of three ranks and more depend on the arrangement in the last bit: without this
+        the first step of a session would differ from the same one of a run that was never stopped.
+        """
+        if self._ranks.count > 1 and not self._ranks.sharded:
+            windows = self._batches[0][0].to(self._ranks.device)
+            self.layout.backward(language_model_loss(self.layout.called, windows))
+
     def _backward(self, step: int) -> Tensor:
         """Sum up the gradients of the micro-batches of this rank and return their mean loss."""
         losses = []

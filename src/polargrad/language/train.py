@@ -215,6 +215,7 @@ class _Run:
     def _restore(self, contents: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint, this process's part of it."""
         stepper = self.stepper
+        stepper.rehearse()
         try:
             contents = stepper.layout.placed(contents, stepper.optimizer)
         except ValueError as error:
