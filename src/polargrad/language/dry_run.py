@@ -14,7 +14,7 @@ from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
-from polargrad.language.tensor_plan import cut_modules
+from polargrad.language.tensor_plan import require_plan
 from polargrad.language.units import bytes_in_words, count_in_words
 from polargrad.linalg import NewtonSchulz, plain
 from polargrad.optim.memory import step_bytes
@@ -128,7 +128,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         settings: of the run; ``out`` may be None.
 
     Raises:
-        ValueError: if the optimizer refuses its settings.
+        ValueError: if the optimizer refuses its settings, or the model its mesh.
         MissingExtraError: if transformers is missing.
 
     Example:
@@ -137,13 +137,11 @@ def dry_run(settings: TrainSettings) -> DryRun:
         (1116800, 4467200, True)
     """
     require("transformers", extra="language")
-    preset = settings.model_preset
+    preset, mesh = settings.model_preset, settings.mesh_sizes
+    require_plan(preset, mesh)
     model = meta_model(preset)
     optimizer = optimizer_for(model, settings)
     choose_methods(optimizer, training_device().type)
-    mesh = settings.mesh_sizes
-    if mesh is not None and mesh.tp > 1:
-        cut_modules(model, preset.name, mesh.tp)
     routing = condense(_routing(model, optimizer))
     held = step_bytes(optimizer)
     parameters = list(model.parameters())

@@ -23,7 +23,7 @@ from polargrad.language.ranks import Ranks
 from polargrad.language.tensor_plan import cut_up
 from polargrad.optim.saved_state import OF_ITS_SHAPE
 
-__all__ = ["Copies", "Layout", "Shards", "lay_out", "views_returned", "whole"]
+__all__ = ["Copies", "Layout", "Shards", "largest_entry", "lay_out", "views_returned", "whole"]
 
 
 class Layout(ABC):
@@ -277,6 +277,21 @@ def views_returned() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         yield
+
+
+def largest_entry(model: nn.Module) -> Tensor:
+    """Return the largest absolute value of the parameters that this process holds.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, -3.0)
+        >>> largest_entry(model)
+        tensor(3.)
+    """
+    held = [local_part(p.detach()) for p in model.parameters()]
+    # Torch's max, unlike Python's, is undefined when any of its arguments is.
+    each = [part.abs().max() for part in held if part.numel()]
+    return torch.stack(each).max() if each else torch.zeros((), device=held[0].device)
 
 
 def whole(x: Tensor) -> Tensor:

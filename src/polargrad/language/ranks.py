@@ -83,7 +83,7 @@ class Ranks:
 
     def __str__(self) -> str:
         words = f"{self.count} rank{'s' * (self.count > 1)}"
-        return words if self.mesh is None else f"{words} ({self.mesh})"
+        return words if self.mesh is None or self.count == 1 else f"{words} ({self.mesh})"
 
     @property
     def first(self) -> bool:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-__all__ = ["cut_by", "cut_modules"]
+from polargrad.distributed.mesh_sizes import MeshSizes
+from polargrad.language.models import ModelPreset
+from polargrad.language.presets import meta_model
+
+__all__ = ["cut_by", "cut_modules", "cut_up", "require_plan"]
 
 # What the plans of transformers say of a module, and the dimension of its weight that is cut.
 CUTS = {"colwise": 0, "colwise_gather_output": 0, "rowwise": 1, "embedding_rowwise": 0}
@@ -92,6 +95,17 @@ def cut_modules(model: nn.Module, name: str, tp: int) -> dict[str, str]:
     return found
 
 
+def require_plan(preset: ModelPreset, mesh: MeshSizes | None) -> None:
+    """Raise where tensor parallelism cannot cut the model, before it is built.
+
+    Raises:
+        ValueError: as :func:`cut_modules`.
+        MissingExtraError: as :func:`polargrad.language.presets.meta_model`.
+    """
+    if mesh is not None and mesh.tp > 1:
+        cut_modules(meta_model(preset), preset.name, mesh.tp)
+
+
 def cut_up(model: nn.Module, name: str, mesh: Any) -> None:
     """Cut the model up over a mesh of one dimension; its parameters become DTensors there.
 
@@ -125,7 +139,7 @@ def _style(plan: Mapping[str, str], module: str) -> str | None:
     return next((s for key, s in plan.items() if fnmatch.fnmatchcase(module, key)), None)
 
 
-def _require_heads(model: torch.nn.Module, name: str, tp: int) -> None:
+def _require_heads(model: nn.Module, name: str, tp: int) -> None:
     """Raise ValueError unless each process has as many heads as another."""
     config = getattr(model, "config", None)
     for key in HEADS:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from polargrad.distributed import local_part
 from polargrad.errors import CollectiveError, NonFiniteError, RunFolderError
 from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, ranks_of, restore
 from polargrad.language.curves import FIGURE, SPECTRA_FIGURE, draw_losses, draw_spectra
@@ -30,16 +29,15 @@ from polargrad.language.journal import (
     require_tracker,
     rewind,
 )
-from polargrad.language.layout import views_returned
+from polargrad.language.layout import largest_entry, views_returned
 from polargrad.language.optimizers import rate_in_words
-from polargrad.language.presets import meta_model
 from polargrad.language.progress import TokenCount
 from polargrad.language.ranks import Ranks, is_of_exchange, joined, precision_here
 from polargrad.language.settings import TrainSettings
 from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
 from polargrad.language.stopwatch import peak_memory
-from polargrad.language.tensor_plan import cut_modules
+from polargrad.language.tensor_plan import require_plan
 from polargrad.records import RunFolder, exclusive, require
 from polargrad.records.files import remove_unfinished
 
@@ -95,7 +93,7 @@ def train(settings: TrainSettings) -> TrainResult:
     for module in ("accelerate", "matplotlib", "tqdm"):
         require(module, extra="language")
     require_tracker(settings.tracker)
-    _require_plan(settings)
+    require_plan(settings.model_preset, settings.mesh_sizes)
     precision = precision_here(settings.precision)
     out, say_tokens = Path(settings.out), TokenCount()
     with (
@@ -357,12 +355,8 @@ class _Run:
     def _save(self, journal: Journal) -> None:
         """Write a checkpoint, unless it would replace a good one by a broken one."""
         stepper = self.stepper
-        held = [local_part(p.detach()) for p in stepper.model.parameters()]
-        # Torch's max, unlike Python's, is undefined when any of its arguments is.
-        each = [part.abs().max() for part in held if part.numel()]
-        largest = torch.stack(each or [torch.zeros((), device=self.ranks.device)]).max()
         # The mean over the ranks is finite where it is on each of them.
-        (mean,) = self.ranks.mean(largest.view(1))
+        (mean,) = self.ranks.mean(largest_entry(stepper.model).view(1))
         self._require_finite("largest parameter", mean, step=self.step, lr=stepper.lr)
         journal.sync()
         states = self.ranks.random_states()
@@ -400,13 +394,6 @@ class _Run:
             out=self.out,
             interrupted=stopped,
         )
-
-
-def _require_plan(settings: TrainSettings) -> None:
-    """Raise ValueError where tensor parallelism cannot cut the model, before text is read."""
-    mesh, preset = settings.mesh_sizes, settings.model_preset
-    if mesh is not None and mesh.tp > 1:
-        cut_modules(meta_model(preset), preset.name, mesh.tp)
 
 
 def _name_of(device: torch.device) -> str:
