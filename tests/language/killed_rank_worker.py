@@ -1,8 +1,8 @@
-"""A rank of a run of which one is killed: ``killed_rank_worker.py FOLDER MESH STEP``.
+"""A rank of a run of which one is killed: ``killed_rank_worker.py FOLDER MESH VICTIM``.
 
-First the run is taken to its end, then begun once more: before step STEP the last rank is killed,
-and every other leaves in FOLDER/ended-RANK the words in which it ended. With STEP "none" the run
-that was killed is resumed. Without a mesh MESH is "none" too.
+First the run is taken to its end, then begun once more: after step 5 the rank VICTIM is killed, and
+every other leaves in FOLDER/ended-RANK the words in which it ended. With VICTIM "none" the run that
+was killed is resumed. Without a mesh MESH is "none" too.
 """
 
 import os
@@ -16,7 +16,8 @@ from polargrad.language import TrainSettings, train
 from polargrad.language.data import TrainingBatches
 from polargrad.language.ranks import leave
 
-RANK, COUNT = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+RANK = os.environ["RANK"]
+LAST = 5
 
 
 def settings(folder, out, mesh, **changes):
@@ -36,28 +37,29 @@ def settings(folder, out, mesh, **changes):
     return TrainSettings(**{**given, **changes})
 
 
-def die_before(step):
-    """Have the last rank killed where it reads the batch of a step."""
+def die():
+    """Have this process killed where it reads the batch of the step after the last."""
     read = TrainingBatches.__getitem__
 
     def read_or_die(batches, index):
-        if index == step and RANK == COUNT - 1:
+        if index == LAST:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(batches, index)
 
     TrainingBatches.__getitem__ = read_or_die
 
 
-def main(folder, mesh, step):
+def main(folder, mesh, victim):
     # Figures take longer than such a run, and nothing depends on them.
     training = sys.modules[train.__module__]
     training.draw_losses = lambda *places, **named: None
-    if step == "none":
+    if victim == "none":
         train(settings(folder, "killed", mesh, resume=True))
         leave()
         return
     train(settings(folder, "whole", mesh))
-    die_before(int(step))
+    if victim == RANK:
+        die()
     try:
         train(settings(folder, "killed", mesh))
     except Exception as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from layout_runs import RUNS, settings
 from light_language import BlockPreset, LightPreset
+from torch.distributed.tensor import DTensor
 
 from polargrad.language import train
 from polargrad.language.ranks import leave
@@ -37,11 +38,24 @@ def refused(folder, **changes):
     return None
 
 
+def look_before_saving(run_of):
+    """Note before each checkpoint, which may follow an evaluation, if all parameters are parts."""
+    save, seen = run_of._save, []
+
+    def look_and_save(run, journal):
+        if run.ranks.sharded:
+            seen.append(all(isinstance(p, DTensor) for p in run.stepper.model.parameters()))
+        save(run, journal)
+
+    run_of._save = look_and_save
+    return seen
+
+
 def main(kind, folder):
     # Figures take longer than such a run, and nothing depends on them.
     training = sys.modules[train.__module__]
     training.draw_losses = training.draw_spectra = lambda *places, **named: None
-    report = {}
+    report = {"in parts": look_before_saving(training._Run)}
     for out, (mesh, changes) in RUNS[kind]().items():
         train(settings(folder, out, **changes, mesh=mesh))
     if kind == "fast":

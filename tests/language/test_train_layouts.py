@@ -131,6 +131,10 @@ def test_bf16_is_of_the_products_alone(fast):
     assert losses != pytest.approx(exact, rel=1e-6)
 
 
+def test_nothing_stays_gathered_after_an_evaluation(report):
+    assert all(rank["in parts"] and all(rank["in parts"]) for rank in report)
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
