@@ -12,6 +12,7 @@ from layout_runs import RUNS, settings
 from light_language import BlockPreset, LightPreset
 from torch.distributed.tensor import DTensor
 
+from polargrad.distributed.ranks import Ranks
 from polargrad.language import train
 from polargrad.language.ranks import leave
 
@@ -51,13 +52,28 @@ def look_before_saving(run_of):
     return seen
 
 
+def count_broadcasts():
+    """Count how often this process gives or takes a step that one process has worked out."""
+    broadcast, counts = Ranks.broadcast, []
+
+    def count_and_broadcast(ranks, *arguments):
+        counts.append(ranks.size)
+        return broadcast(ranks, *arguments)
+
+    Ranks.broadcast = count_and_broadcast
+    return counts
+
+
 def main(kind, folder):
     # Figures take longer than such a run, and nothing depends on them.
     training = sys.modules[train.__module__]
     training.draw_losses = training.draw_spectra = lambda *places, **named: None
-    report = {"in parts": look_before_saving(training._Run)}
+    report = {"in parts": look_before_saving(training._Run), "broadcasts": {}}
+    broadcasts = count_broadcasts()
     for out, (mesh, changes) in RUNS[kind]().items():
         train(settings(folder, out, **changes, mesh=mesh))
+        report["broadcasts"][out] = broadcasts[:]
+        broadcasts.clear()
     if kind == "fast":
         resumed(folder)
         train(settings(folder, "bf16", mesh="dp=2,fsdp=2", precision="bf16"))

@@ -131,6 +131,15 @@ def test_bf16_is_of_the_products_alone(fast):
     assert losses != pytest.approx(exact, rel=1e-6)
 
 
+def test_copies_of_a_mesh_give_each_other_their_steps(report):
+    """Each matrix is worked on by one process; AdamW's are stepped where they are."""
+    for rank in report:
+        given = rank["broadcasts"]["polargrad dp=4"]
+        assert given
+        assert set(given) == {4}
+        assert not rank["broadcasts"]["adamw dp=2,tp=2"]
+
+
 def test_nothing_stays_gathered_after_an_evaluation(report):
     assert all(rank["in parts"] and all(rank["in parts"]) for rank in report)
 
