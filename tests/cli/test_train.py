@@ -77,9 +77,10 @@ def test_a_session_may_end_before_the_run(text, tmp_path, capsys):
 def test_the_command_that_continues_starts_as_many_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    command = Train(out=tmp_path, accumulate=2, stop_after=3).resume_command()
+    command = Train(out=tmp_path, accumulate=2, mesh="fsdp=4", stop_after=3).resume_command()
     assert command == (
-        f"torchrun --nproc-per-node 4 -m polargrad train --out {tmp_path} --accumulate 2 --resume"
+        f"torchrun --nproc-per-node 4 -m polargrad train --out {tmp_path} --accumulate 2 "
+        "--mesh fsdp=4 --resume"
     )
 
 

@@ -36,10 +36,11 @@ def state_of(model, optimizer, schedule):
     """What a checkpoint is made of."""
     return {
         "identity": IDENTITY,
-        "model": model,
-        "optimizer": optimizer,
-        "schedule": schedule,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
         "random_states": [{"cpu": torch.get_rng_state()}],
+        "ranks": "1",
     }
 
 

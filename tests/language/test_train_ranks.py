@@ -1,11 +1,9 @@
 """Two processes under torchrun (gloo) train as one with twice the micro-batches."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import launches
 import pytest
 import torch
 from light_language import LightPreset
@@ -15,7 +13,6 @@ from polargrad.language import TrainSettings, train
 from polargrad.records import read_records
 
 WORKER = Path(__file__).with_name("two_ranks_worker.py")
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +20,7 @@ def folder(tmp_path_factory):
     """What the worker left behind."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "text.txt").write_text("".join(f"{n} + {n} = {2 * n}\n" for n in range(700)))
-    paths = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    with subprocess.Popen(
-        [sys.executable, *launch, str(WORKER), str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=240)
-        finally:
-            process.kill()
-    assert process.returncode == 0, output
+    launches.torchrun(2, WORKER, folder)
     return folder
 
 
@@ -90,7 +73,7 @@ def test_inner_micro_batches_are_not_synchronized(report):
 def test_a_run_of_two_ranks_goes_on_in_one_to_rounding_and_says_so(folder, tmp_path, capsys):
     alone(folder, tmp_path / "whole")
     alone(folder, folder / "half", resume=True)
-    assert "the checkpoint is of 2 ranks, here are 1: the run goes on to rounding" in (
+    assert "the checkpoint is of 2 ranks, this session of 1 rank: the run goes on to rounding" in (
         capsys.readouterr().err
     )
     assert_equal_to_rounding(folder / "half", tmp_path / "whole")

@@ -1,7 +1,8 @@
-"""A language model that needs no transformers: a process that trains it starts in little time."""
+"""Language models that need no transformers: a process that trains one starts in little time."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -41,3 +42,52 @@ class LightPreset(ModelPreset):
     @property
     def attention_width(self):
         return 0
+
+
+class Logits(NamedTuple):
+    """What fully_shard finds tensors in, unlike a namespace."""
+
+    logits: torch.Tensor
+
+
+class Block(nn.Module):
+    """A feed-forward part of a transformer, with dropout."""
+
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return x + self.dropout(self.down(torch.tanh(self.up(self.norm(x)))))
+
+
+class BlockModel(nn.Module):
+    """Guesses a byte from the one before it, through blocks; tensor parallelism may cut it."""
+
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.embedding = nn.Embedding(256, width)
+        self.tp_plan = {"blocks.*.up": "colwise", "blocks.*.down": "rowwise"}
+        self.tp_plan |= {"embedding": "embedding_rowwise", "head": "colwise_gather_output"}
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(2))
+        self.head = nn.Linear(width, 256, bias=False)
+
+    def forward(self, input_ids):
+        x = self.embedding(input_ids)
+        for block in self.blocks:
+            x = block(x)
+        return Logits(self.head(x))
+
+
+@dataclass(frozen=True)
+class BlockPreset(LightPreset):
+    """The model above: of an odd half width, which four processes have uneven shards of."""
+
+    name: str = "blocks"
+    width: int = 18
+
+    def module(self):
+        return BlockModel(self.width, self.dropout)

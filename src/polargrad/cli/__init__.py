@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from polargrad.cli.exit_codes import FAILED, INTERRUPTED, NOBODY_READS, WRONG
-from polargrad.errors import NonFiniteError, PolarGradError
+from polargrad.errors import CollectiveError, NonFiniteError, PolarGradError
 from polargrad.records import require
 
 
@@ -135,7 +135,7 @@ def _run(name: str, words: list[str]) -> int:
         # What is still to be written at exit goes nowhere, in silence, as of other programs.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOBODY_READS
-    except NonFiniteError as error:
+    except (NonFiniteError, CollectiveError) as error:
         return _complain(program, error, FAILED)
     except (PolarGradError, ValueError, OSError) as error:
         return _complain(program, error, WRONG)

@@ -85,6 +85,7 @@ TOKENIZER = tyro.conf.arg(
 LIMIT = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
 CACHE = tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: ~/.cache/polargrad)")
 STOP_AFTER = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last step)")
+MESH = tyro.conf.arg(metavar="dp=INT,fsdp=INT,tp=INT", help_behavior_hint="(default: copies)")
 TRACKER = tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: none; records always)")
 FLAG = tyro.conf.arg(help_behavior_hint="")
 
@@ -95,7 +96,7 @@ class Train:
 
     The folder receives settings.json, provenance.json, records.jsonl (one record a step), loss.png
     and checkpoints/. Ctrl-C ends the run after the current step; --resume continues it to the bit.
-    `torchrun --nproc-per-node R -m polargrad train ...` trains on R devices.
+    `torchrun --nproc-per-node R -m polargrad train ...` trains on R devices, with --mesh in parts.
     """
 
     out: Annotated[Path | None, OUT] = None
@@ -103,7 +104,7 @@ class Train:
     preset: Annotated[str, PRESET] = "tiny"
     """Sizes of the model and of its batches, or a config.json of transformers, or its folder."""
     batch: Annotated[int | None, BATCH] = None
-    """Windows of a micro-batch, on each rank."""
+    """Windows of a micro-batch, on each rank (on each tp of them together)."""
     accumulate: int = 1
     """Micro-batches of a step, on each rank: a step has batch × accumulate × ranks windows."""
     optimizer: Annotated[str, OPTIMIZER] = "polargrad"
@@ -156,6 +157,8 @@ class Train:
     """Number of checkpoints that are kept, the last ones."""
     stop_after: Annotated[int | None, STOP_AFTER] = None
     """Step after which this session ends with a checkpoint, for a later --resume."""
+    mesh: Annotated[str | None, MESH] = None
+    """Copies (dp), shards of fully_shard (fsdp) and of tensor parallelism (tp) of the model."""
     tracker: Annotated[str | None, TRACKER] = None
     """A tracker of accelerate that is told what the records say, such as tensorboard or wandb."""
     resume: Annotated[bool, FLAG] = False

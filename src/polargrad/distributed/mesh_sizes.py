@@ -66,6 +66,16 @@ class MeshSizes:
             sizes[name] = int(size)
         return cls(**sizes)
 
+    def __str__(self) -> str:
+        """As it is parsed, without the dimensions of size 1.
+
+        Example:
+            >>> str(MeshSizes(dp=8, fsdp=32)), str(MeshSizes())
+            ('dp=8,fsdp=32', 'dp=1')
+        """
+        sizes = zip(DIMENSIONS, self.sizes, strict=True)
+        return ",".join(f"{name}={size}" for name, size in sizes if size > 1) or "dp=1"
+
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Of the dimensions, the outermost first."""

@@ -33,30 +33,48 @@ def save_checkpoint(
     *,
     step: int,
     identity: Mapping[str, Any],
-    model: torch.nn.Module,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
+    model: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    schedule: Mapping[str, Any],
     random_states: Sequence[Mapping[str, Tensor]],
+    ranks: str,
 ) -> None:
     """Write the state after ``step`` steps to ``path``, whole or not at all.
 
     The file holds tensors and plain data alone: ``torch.load(path, weights_only=True)`` reads it.
+
+    Args:
+        path: of the file.
+        step: the number of steps.
+        identity: of the run.
+        model, optimizer, schedule: their states, as one process has them.
+        random_states: of the random generators, one a rank.
+        ranks: how many there are and how the model lies over them, in words.
     """
     contents = {
         "format": FORMAT,
         "step": step,
         "identity": dict(identity),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
+        "model": dict(model),
+        "optimizer": dict(optimizer),
+        "schedule": dict(schedule),
         "random_states": [dict(state) for state in random_states],
+        "ranks": ranks,
         "torch": str(torch.__version__),
     }
     write_atomically(path, lambda file: _save(contents, file))
 
 
-def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, identity: Mapping[str, Any], *, mapped: bool = False
+) -> dict[str, Any]:
     """Return the contents of the checkpoint at ``path``, which must be of the run ``identity``.
+
+    Args:
+        path: of the file.
+        identity: of the run.
+        mapped: leave the tensors in the file until they are read: for processes that each take a
+            part.
 
     Raises:
         DamagedError: if the file is cut off, changed or no archive.
@@ -64,7 +82,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """
     _require_whole(path)
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, pickle.UnpicklingError):
         raise RunFolderError(
             f"{str(path)!r} is not a checkpoint: it holds more than tensors and plain data"
@@ -118,6 +136,17 @@ def restore(
         raise RunFolderError(f"the checkpoint does not fit this model: {reason}") from None
 
 
+def ranks_of(contents: Mapping[str, Any]) -> str:
+    """Return in words of which ranks a checkpoint is; those of before there were meshes count them.
+
+    Example:
+        >>> ranks_of({"random_states": [{}, {}]})
+        '2 ranks'
+    """
+    count = len(contents["random_states"])
+    return str(contents.get("ranks", f"{count} rank{'s' * (count > 1)}"))
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of a run: files ``step_00000300.pt`` in a folder, the last ``keep`` of them.
@@ -125,10 +154,12 @@ class Checkpoints:
     Args:
         folder: where they are; it is made with the first of them.
         keep: how many stay.
+        mapped: see :func:`load_checkpoint`.
     """
 
     folder: Path
     keep: int
+    mapped: bool = False
 
     def path(self, step: int) -> Path:
         """Return the file of the checkpoint after ``step`` steps."""
@@ -140,6 +171,10 @@ class Checkpoints:
         names = (path.name for path in self.folder.glob(f"{PREFIX}*{SUFFIX}"))
         numbers = (name.removeprefix(PREFIX).removesuffix(SUFFIX) for name in names)
         return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def load(self, step: int, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the contents of one of them, see :func:`load_checkpoint`."""
+        return load_checkpoint(self.path(step), identity, mapped=self.mapped)
 
     def save(self, step: int, **state: Any) -> None:
         """Write the checkpoint after ``step`` steps, then remove those that need not stay.
@@ -177,7 +212,7 @@ class Checkpoints:
         passed_over: list[DamagedError] = []
         for step in reversed(self.steps):
             try:
-                contents = load_checkpoint(self.path(step), identity)
+                contents = self.load(step, identity)
             except DamagedError as error:
                 passed_over.append(error)
                 continue

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from polargrad.distributed.mesh_sizes import DIMENSIONS, MeshSizes
@@ -15,6 +13,7 @@ from polargrad.language.models import ModelPreset
 from polargrad.language.optimizers import build_optimizer
 from polargrad.language.presets import meta_model, preset_of
 from polargrad.language.recipes import RECIPES, recipe_of
+from polargrad.language.tensor_plan import cut_by
 from polargrad.language.units import bytes_in_words, count_in_words
 from polargrad.optim import MatrixOptimizer
 from polargrad.optim.simulate import StepOnMesh, simulate
@@ -23,8 +22,6 @@ from polargrad.records import require
 __all__ = ["Speeds", "StepCost", "step_cost"]
 
 DEVICES = ("cuda", "cpu")
-# What the plans of transformers say of a linear map, and the dimension of its weight that is cut.
-CUTS = {"colwise": 0, "colwise_gather_output": 0, "rowwise": 1}
 # To whom the bytes over each link go.
 LINKS = ("sent to other replicas (dp)", "sent within the replica (fsdp)", "sent within tp")
 BETA2, WEIGHT_DECAY = 0.95, 0.0  # of no influence here
@@ -206,13 +203,13 @@ def step_cost(
         weight_decay=WEIGHT_DECAY,
     )
     assert isinstance(made, MatrixOptimizer)  # as every recipe with a preset makes
-    cut_by = _cuts(module, preset.name) if mesh.tp > 1 else None
+    cuts = cut_by(module, preset.name) if mesh.tp > 1 else None
     tokens = preset.batch * preset.context if tokens is None else tokens
     return StepCost(
         preset.name,
         optimizer,
         mesh,
-        simulate(made, mesh, cut_by=cut_by, device=device),
+        simulate(made, mesh, cut_by=cuts, device=device),
         tokens,
         flops_per_token(preset, module).training * tokens / mesh.tp,
         speeds,
@@ -229,25 +226,6 @@ def _check_links(mesh: MeshSizes, speeds: Speeds | None) -> None:
             f"link_bandwidths must be given for {', '.join(sorted(links)) or 'no dimension'}, as "
             f"the mesh has them, got {', '.join(sorted(speeds.bandwidths)) or 'none'}"
         )
-
-
-def _cuts(module: torch.nn.Module, name: str) -> Callable[[str], int | None]:
-    """Which dimension of a weight the model's own plan of tensor parallelism cuts, by its name."""
-    plan: Mapping[str, str] = getattr(module, "tp_plan", None) or {}
-    if not plan:
-        raise ValueError(f"mesh: tp must be 1, for {name} names no plan of tensor parallelism")
-
-    def cut(parameter: str) -> int | None:
-        owner = parameter.rpartition(".")[0]
-        style = next((s for key, s in plan.items() if fnmatch.fnmatchcase(owner, key)), None)
-        if style is not None and style not in CUTS:
-            raise ValueError(
-                f"mesh: tp must be 1, for the plan of {name} has {style!r} for {parameter}, and "
-                f"{', '.join(CUTS)} alone are known"
-            )
-        return None if style is None else CUTS[style]
-
-    return cut
 
 
 def _spread(values: Tensor, words: Callable[[float], str]) -> list[str]:

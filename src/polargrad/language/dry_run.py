@@ -14,6 +14,7 @@ from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import meta_model
 from polargrad.language.ranks import training_device
 from polargrad.language.settings import TrainSettings
+from polargrad.language.tensor_plan import require_plan
 from polargrad.language.units import bytes_in_words, count_in_words
 from polargrad.linalg import NewtonSchulz, plain
 from polargrad.optim.memory import step_bytes
@@ -36,8 +37,9 @@ class DryRun:
         gradient_bytes: of their gradients.
         state_bytes: of the optimizer's state after a step.
         step_bytes: what a step of the matrix rule holds beside these, at most.
-        tokens: in a step on one rank.
-        windows: the windows of a step on one rank, in words.
+        tokens: in a step on one rank, or one group of tensor parallelism.
+        windows: the windows of it, in words.
+        mesh: the mesh of processes in words, None without one.
         schedule: the course of the learning rate, in words.
         data: what will be read, in words.
         flops: for each token.
@@ -54,6 +56,7 @@ class DryRun:
     step_bytes: int
     tokens: int
     windows: str
+    mesh: str | None
     schedule: str
     data: str
     flops: Flops
@@ -82,6 +85,8 @@ class DryRun:
     def _course(self) -> list[str]:
         """The lines on what is read, and how the learning rate runs."""
         facts = {"data": self.data, "a step": self.windows, "learning rate": self.schedule}
+        if self.mesh is not None:
+            facts["mesh"] = f"{self.mesh}; the memory above is that of one alone"
         return ["run", *(f"  {name:<16}{fact}" for name, fact in facts.items())]
 
     def _memory(self) -> list[str]:
@@ -123,7 +128,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
         settings: of the run; ``out`` may be None.
 
     Raises:
-        ValueError: if the optimizer refuses its settings.
+        ValueError: if the optimizer refuses its settings, or the model its mesh.
         MissingExtraError: if transformers is missing.
 
     Example:
@@ -132,7 +137,8 @@ def dry_run(settings: TrainSettings) -> DryRun:
         (1116800, 4467200, True)
     """
     require("transformers", extra="language")
-    preset = settings.model_preset
+    preset, mesh = settings.model_preset, settings.mesh_sizes
+    require_plan(preset, mesh)
     model = meta_model(preset)
     optimizer = optimizer_for(model, settings)
     choose_methods(optimizer, training_device().type)
@@ -153,8 +159,10 @@ def dry_run(settings: TrainSettings) -> DryRun:
         tokens=preset.batch * settings.accumulate * preset.context,
         windows=(
             f"{preset.batch} windows of {preset.context} tokens × {settings.accumulate} "
-            f"micro-batch{'es' * (settings.accumulate > 1)}, on each rank"
+            f"micro-batch{'es' * (settings.accumulate > 1)}, on each "
+            + ("rank" if mesh is None or mesh.tp == 1 else f"group of {mesh.tp} ranks")
         ),
+        mesh=None if mesh is None else f"{mesh}, {mesh.ranks} processes",
         schedule=_schedule_in_words(settings),
         data=_data_in_words(settings),
         flops=flops_per_token(preset, model),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -55,11 +57,18 @@ def validation_loss(
     training = model.training
     model.eval()
     with torch.no_grad():
-        for batch in batches if ranks is None else ranks.share(batches):
-            total += language_model_loss(model, batch.to(device), reduction="sum").item()
-            count += batch[:, 1:].numel()
+        for batch, counts in _alone(batches) if ranks is None else ranks.share(batches):
+            loss = language_model_loss(model, batch.to(device), reduction="sum").item()
+            if counts:
+                total += loss
+                count += batch[:, 1:].numel()
     model.train(training)
     if ranks is not None and ranks.count > 1:
         sums = ranks.mean(torch.tensor([total, count], dtype=torch.float64, device=device))
         return sums[0] / sums[1]
     return total / count
+
+
+def _alone(batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """All batches, as those of a process that shares them with no other."""
+    return ((batch, True) for batch in batches)

@@ -16,7 +16,12 @@ VECTOR_BETA1 = 0.9
 VECTOR_EPS = 1e-8
 
 
-def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def optimizer_for(
+    model: torch.nn.Module,
+    settings: TrainSettings,
+    *,
+    process_group: torch.distributed.ProcessGroup | None = None,
+) -> torch.optim.Optimizer:
     """Return the optimizer of a run for its model, see :func:`build_optimizer`.
 
     Raises:
@@ -31,6 +36,7 @@ def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
         method=settings.polar_method,
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
+        process_group=process_group,
     )
 
 
@@ -44,6 +50,7 @@ def build_optimizer(
     weight_decay: float,
     embedding_lr: float | None = None,
     method: str | None = None,
+    process_group: torch.distributed.ProcessGroup | None = None,
 ) -> torch.optim.Optimizer:
     r"""Return the optimizer ``name`` for all parameters of ``model``, in one object.
 
@@ -80,6 +87,8 @@ def build_optimizer(
         embedding_lr: of embedding and head where they have a rule of their own.
         method: how the polar factor of the hidden matrices is computed, a name of
             :data:`polargrad.language.recipes.POLAR_METHODS`; None for the recipe's own.
+        process_group: processes with copies of the model, which divide the matrices among them;
+            AdamW has none to divide.
 
     Raises:
         ValueError: if the name is unknown, a learning rate is missing or would have no effect, or
@@ -115,6 +124,7 @@ def build_optimizer(
         momentum=MOMENTUM,
         weight_decay=weight_decay,
         method=recipe.method if method is None else method,
+        process_group=process_group,
         **(recipe.options or {}),
     )
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from polargrad.distributed.mesh_sizes import MeshSizes
+from polargrad.errors import CollectiveError
 from polargrad.records import require
 
 T = TypeVar("T")
@@ -50,13 +52,38 @@ class Ranks:
 
     Args:
         accelerator: an ``accelerate.Accelerator``.
+        mesh: how the model lies over the processes; None for copies.
+
+    Attributes:
+        index: the number of this process, ``count`` of all of them.
+        part: the number of the share of the windows that this process sees, ``parts`` of all of
+            them: processes of tensor parallelism see the same ones.
+        sharded: whether processes hold parts of the model, so that a pass through it is one that
+            they take together.
+
+    Raises:
+        ValueError: if the mesh has not as many processes as there are.
     """
 
-    def __init__(self, accelerator: Any) -> None:
+    def __init__(self, accelerator: Any, mesh: MeshSizes | None = None) -> None:
         self.accelerator = accelerator
         self.index: int = accelerator.process_index
         self.count: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
+        self.mesh = mesh
+        if mesh is not None and mesh.ranks != self.count:
+            raise ValueError(
+                f"mesh must have as many processes as there are, {self.count}, got {mesh} with "
+                f"{mesh.ranks}: start it with torchrun --nproc-per-node {mesh.ranks}, or on "
+                "several nodes with as many in all"
+            )
+        self.sharded = mesh is not None and mesh.fsdp * mesh.tp > 1
+        together = 1 if mesh is None else mesh.tp
+        self.part, self.parts = self.index // together, self.count // together
+
+    def __str__(self) -> str:
+        words = f"{self.count} rank{'s' * (self.count > 1)}"
+        return words if self.mesh is None or self.count == 1 else f"{words} ({self.mesh})"
 
     @property
     def first(self) -> bool:
@@ -108,9 +135,17 @@ class Ranks:
         highest = int(number.item())
         return signal.Signals(highest) if highest else None
 
-    def share(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield every ``count``-th item, so that all ranks together have each once."""
-        return itertools.islice(items, self.index, None, self.count)
+    def share(self, items: Iterator[T]) -> Iterator[tuple[T, bool]]:
+        """Yield every ``parts``-th item, so that all parts together have each once.
+
+        Where the model is sharded all have equally many: what is yielded with False is there for
+        that alone, and another's.
+        """
+        while held := list(itertools.islice(items, self.parts)):
+            if self.part < len(held):
+                yield held[self.part], True
+            elif self.sharded:
+                yield held[-1], False
 
     def random_states(self) -> list[dict[str, Tensor]]:
         """Return the states of the random generators of all ranks, on all ranks."""
@@ -140,16 +175,24 @@ class Ranks:
             yield
 
     def _seed(self, seed: int) -> int:
-        """The seed of this rank: neighbouring seeds must not share ranks, as seed + rank would."""
-        if self.first:
+        """The seed of this rank: neighbouring seeds must not share ranks, as seed + rank would.
+
+        Processes of tensor parallelism drop out the same, for what they all have a copy of.
+        """
+        if self.part == 0:
             return seed
-        digest = hashlib.sha256(f"{seed}:{self.index}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}:{self.part}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
 
 @contextlib.contextmanager
 def joined(
-    *, precision: str = "no", accumulate: int = 1, tracker: str | None = None, out: Path | None
+    *,
+    precision: str = "no",
+    accumulate: int = 1,
+    tracker: str | None = None,
+    out: Path | None,
+    mesh: MeshSizes | None = None,
 ) -> Iterator[Ranks]:
     """Join the processes of the run, with an ``accelerate.Accelerator`` for them.
 
@@ -161,10 +204,12 @@ def joined(
         accumulate: micro-batches of a step.
         tracker: a tracker of accelerate.
         out: the folder of the run, in which trackers write.
+        mesh: how the model lies over the processes; None for copies.
 
     Raises:
         MissingExtraError: if accelerate is not installed.
-        ValueError: if the process has an Accelerator of another precision.
+        ValueError: if the process has an Accelerator of another precision, or the mesh another
+            number of processes.
     """
     accelerate = require("accelerate", extra="language")
     state = require("accelerate.state", extra="language")
@@ -184,11 +229,26 @@ def joined(
         kwargs_handlers=[utilities.InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     try:
-        yield Ranks(accelerator)
+        yield Ranks(accelerator, mesh)
     finally:
         if not begun_elsewhere:
             state.AcceleratorState._reset_state(reset_partial_state=True)
             state.GradientState._reset_state()
+
+
+def is_of_exchange(error: RuntimeError) -> bool:
+    """Whether an error says that an exchange between ranks has failed.
+
+    Gloo raises no kind of its own: what it says names its files.
+
+    Example:
+        >>> is_of_exchange(RuntimeError("[gloo/transport/tcp/pair.cc] Connection reset by peer"))
+        True
+    """
+    if isinstance(error, CollectiveError):
+        return True
+    known = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+    return known or "gloo/" in str(error)
 
 
 def leave() -> bool:

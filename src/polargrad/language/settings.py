@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from polargrad.distributed.mesh_sizes import MeshSizes
 from polargrad.language.data.opening import FIELD, HUB
 from polargrad.language.evaluation import VALIDATION_WINDOWS
 from polargrad.language.models import ModelPreset
@@ -66,6 +67,9 @@ class TrainSettings:
         keep: how many checkpoints to keep, the last ones.
         stop_after: end the session after this step, with a checkpoint from which the run can be
             resumed; None ends it with the run.
+        mesh: how the model lies over the processes, as ``"dp=2,fsdp=4"``: copies (``dp``), shards
+            of ``fully_shard`` (``fsdp``) and of tensor parallelism (``tp``); None for copies of
+            which each does the whole step of the optimizer.
         tracker: a tracker of accelerate, such as "tensorboard", beside the records.
         resume: continue the run that ``out`` holds.
         overwrite: delete the run that ``out`` holds.
@@ -108,6 +112,7 @@ class TrainSettings:
     checkpoint_every: int = 100
     keep: int = 2
     stop_after: int | None = None
+    mesh: str | None = None
     tracker: str | None = None
     resume: bool = False
     overwrite: bool = False
@@ -126,7 +131,7 @@ class TrainSettings:
                 f"unknown precision {self.precision!r}: choose from {', '.join(PRECISIONS)}"
             )
         # Each refuses what it cannot be made of.
-        _ = self.model_preset, self.schedule_factor
+        _ = self.model_preset, self.schedule_factor, self.mesh_sizes
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other: give one of them")
         self._require_separate_folders()
@@ -172,6 +177,11 @@ class TrainSettings:
         return changed
 
     @property
+    def mesh_sizes(self) -> MeshSizes | None:
+        """How many processes the mesh has in each dimension; None without one."""
+        return None if self.mesh is None else MeshSizes.parse(self.mesh)
+
+    @property
     def schedule_factor(self) -> Callable[[int], float]:
         """The factor of all learning rates as a function of the step."""
         return schedule_of(self.schedule, self.steps, warmup=self.warmup, share=self.decay_share)
@@ -203,12 +213,13 @@ class TrainSettings:
         """Return what defines the run, as plain data: two runs that agree in it are the same run.
 
         The tokens enter by their digest, not by their place, and the batch of a step as a whole,
-        not how ranks and micro-batches share it. Where the run writes, how often it saves or looks
+        not how ranks and micro-batches share it, nor how the model lies over them. Where the run
+        writes, how often it saves or looks
         at spectra, where it stops and whether it resumes do not enter.
 
         Args:
             digest: of the tokens.
-            ranks: the number of processes.
+            ranks: the number of processes that see windows of their own.
             precision: "no" or "bf16", what "auto" came to; None for the setting as it is.
         """
         preset = self.model_preset

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polargrad.geometry.anisotropy import condition_number
+from polargrad.language.layout import whole
 from polargrad.linalg import nuclear_norm
 from polargrad.optim.routing.roles import NO_MATRIX, TABLES, assign
 from polargrad.optim.routing.views import regions
@@ -39,7 +40,9 @@ class Spectra:
     def __init__(self, model: torch.nn.Module) -> None:
         self._assignments = [a for a in assign(model) if a.role not in NO_MATRIX]
 
-    def matrices(self, state: Mapping[Any, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def matrices(
+        self, state: Mapping[Any, Mapping[str, Any]], *, measure: bool = True
+    ) -> list[dict[str, Any]]:
         """Return a record for each logical matrix that has a gradient, as plain data.
 
         Each has ``parameter``, ``matrix`` (its number in the parameter) and ``role``, then for
@@ -49,6 +52,8 @@ class Spectra:
 
         Args:
             state: of the optimizer, by parameter.
+            measure: whether to return anything. Of parameters that processes hold parts of, all of
+                them take part, and one is enough to measure.
         """
         records = []
         for a in self._assignments:
@@ -59,6 +64,9 @@ class Spectra:
             momentum = next((buffers[name] for name in MOMENTA if name in buffers), None)
             if a.role not in TABLES and momentum is not None:
                 found[MOMENTUM] = momentum
+            found = {what: whole(tensor) for what, tensor in found.items()}
+            if not measure:
+                continue
             taken = {what: regions(a.view, tensor) for what, tensor in found.items()}
             records += [
                 {

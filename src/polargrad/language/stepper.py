@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from polargrad.language.evaluation import language_model_loss
 from polargrad.language.input import Input
+from polargrad.language.layout import Layout, lay_out
 from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import build_model
 from polargrad.language.ranks import Ranks
@@ -45,35 +44,43 @@ class Stepper:
 
     A step of R ranks with A micro-batches of b windows each minimises the mean loss over the
     :math:`b A R` windows: micro-batches are summed with weight 1/A, and the ranks average their
-    gradients once, with the last of them.
+    gradients once, with the last of them (shards after each). The ranks of a group of tensor
+    parallelism see the same windows and count as one.
 
     Args:
         settings: of the run.
         data: what it reads.
         ranks: the processes.
+        precision: "no" or "bf16".
 
     Attributes:
+        layout: how the model lies over the ranks.
         model: the model itself, whatever wraps it for the ranks.
         optimizer: of its parameters.
         schedule: of its learning rates.
 
     Raises:
-        ValueError: if an optimizer refuses its settings.
+        ValueError: if an optimizer refuses its settings, or the model its layout.
     """
 
-    def __init__(self, settings: TrainSettings, data: Input, ranks: Ranks) -> None:
+    def __init__(
+        self, settings: TrainSettings, data: Input, ranks: Ranks, *, precision: str
+    ) -> None:
         preset = settings.model_preset
         self._ranks = ranks
-        self._accelerator = ranks.accelerator
         self._accumulate = settings.accumulate
         self._clip = settings.clip
         self.model = build_model(preset, settings.seed)
-        self._wrapped = self._accelerator.prepare_model(self.model)
-        self.optimizer: Any = optimizer_for(self.model, settings)
+        self.layout: Layout = lay_out(
+            self.model, preset.name, ranks, accumulate=settings.accumulate, precision=precision
+        )
+        self.optimizer: Any = optimizer_for(
+            self.model, settings, process_group=self.layout.process_group
+        )
         self.schedule = build_schedule(self.optimizer, settings.schedule_factor)
         self._parameters = list(self.model.parameters())
-        parts = settings.accumulate * ranks.count
-        first = settings.accumulate * ranks.index
+        parts = settings.accumulate * ranks.parts
+        first = settings.accumulate * ranks.part
         self._batches = [
             data.batches(preset, settings.seed, part=part, parts=parts)
             for part in range(first, first + settings.accumulate)
@@ -90,10 +97,9 @@ class Stepper:
         lr = self.lr
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(step)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = get_total_norm(gradients)
+        norm = self.layout.norm(self._parameters)
         if self._clip is not None:
-            clip_grads_with_norm_(self._parameters, self._clip, norm)
+            self.layout.clip(self._parameters, self._clip, norm)
         with Stopwatch(self._ranks.device) as watch:
             self.optimizer.step()
         self.schedule.step()
@@ -101,15 +107,24 @@ class Stepper:
         mean, length = self._ranks.mean(torch.stack([loss, norm.to(loss.dtype)]))
         return Step(mean, length, lr, time.perf_counter() - began, watch.seconds)
 
+    def rehearse(self) -> None:
+        """Average a gradient that nobody uses, before a state is restored.
+
+        ``DistributedDataParallel`` arranges gradients anew after the first that it has averaged,
+        and sums of three ranks and more depend on the arrangement in the last bit: without this
+        the first step of a session would differ from the same one of a run that was never stopped.
+        """
+        if self._ranks.count > 1 and not self._ranks.sharded:
+            windows = self._batches[0][0].to(self._ranks.device)
+            self.layout.backward(language_model_loss(self.layout.called, windows))
+
     def _backward(self, step: int) -> Tensor:
         """Sum up the gradients of the micro-batches of this rank and return their mean loss."""
         losses = []
         for index, batches in enumerate(self._batches):
             windows = batches[step].to(self._ranks.device, non_blocking=True)
-            last = index + 1 == self._accumulate
-            quiet = contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped)
-            with quiet:
-                loss = language_model_loss(self._wrapped, windows)
-                self._accelerator.backward(loss)
+            with self.layout.micro_batch(last=index + 1 == self._accumulate):
+                loss = language_model_loss(self.layout.called, windows)
+                self.layout.backward(loss)
             losses.append(loss.detach())
         return losses[0] if self._accumulate == 1 else torch.stack(losses).mean()

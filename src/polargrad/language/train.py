@@ -7,15 +7,15 @@ import errno
 import math
 import platform
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from polargrad.errors import NonFiniteError, RunFolderError
-from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, load_checkpoint, restore
+from polargrad.errors import CollectiveError, NonFiniteError, RunFolderError
+from polargrad.language.checkpoint import CHECKPOINTS, Checkpoints, ranks_of, restore
 from polargrad.language.curves import FIGURE, SPECTRA_FIGURE, draw_losses, draw_spectra
 from polargrad.language.evaluation import validation_loss
 from polargrad.language.input import Input, open_input
@@ -29,13 +29,15 @@ from polargrad.language.journal import (
     require_tracker,
     rewind,
 )
+from polargrad.language.layout import largest_entry, views_returned
 from polargrad.language.optimizers import rate_in_words
 from polargrad.language.progress import TokenCount
-from polargrad.language.ranks import Ranks, joined, precision_here
+from polargrad.language.ranks import Ranks, is_of_exchange, joined, precision_here
 from polargrad.language.settings import TrainSettings
 from polargrad.language.spectra import Spectra
 from polargrad.language.stepper import Stepper
 from polargrad.language.stopwatch import peak_memory
+from polargrad.language.tensor_plan import require_plan
 from polargrad.records import RunFolder, exclusive, require
 from polargrad.records.files import remove_unfinished
 
@@ -83,6 +85,7 @@ def train(settings: TrainSettings) -> TrainResult:
             and is whole (nothing is changed then), or if it cannot be written any more.
         NonFiniteError: if the loss, a gradient or a parameter becomes infinite or undefined; the
             last checkpoint is kept.
+        CollectiveError: if another rank ends while steps are taken; the last checkpoint is kept.
         MissingExtraError: if a package is missing.
     """
     if settings.out is None:
@@ -90,6 +93,7 @@ def train(settings: TrainSettings) -> TrainResult:
     for module in ("accelerate", "matplotlib", "tqdm"):
         require(module, extra="language")
     require_tracker(settings.tracker)
+    require_plan(settings.model_preset, settings.mesh_sizes)
     precision = precision_here(settings.precision)
     out, say_tokens = Path(settings.out), TokenCount()
     with (
@@ -98,6 +102,7 @@ def train(settings: TrainSettings) -> TrainResult:
             accumulate=settings.accumulate,
             tracker=settings.tracker,
             out=out,
+            mesh=settings.mesh_sizes,
         ) as ranks,
         ranks.randomness(settings.seed),
     ):
@@ -130,9 +135,9 @@ class _Run:
         self.precision = precision
         self.out = out
         self.preset = settings.model_preset
-        self.identity = settings.identity(data.data.digest, ranks=ranks.count, precision=precision)
-        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
-        self.stepper = Stepper(settings, data, ranks)
+        self.identity = settings.identity(data.data.digest, ranks=ranks.parts, precision=precision)
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep, mapped=ranks.sharded)
+        self.stepper = Stepper(settings, data, ranks, precision=precision)
         self.spectra = Spectra(self.stepper.model) if settings.watch_every else None
         self.tokens_per_step = self.identity["windows_per_step"] * self.preset.context
         self.step = 0
@@ -146,6 +151,7 @@ class _Run:
     def execute(self, stop: StopRequest) -> TrainResult:
         """Do the run, with no other process in its folder."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(views_returned())
 
             def enter() -> None:
                 self._folder(RunFolder.check)  # what is refused leaves nothing, not even a parent
@@ -173,10 +179,10 @@ class _Run:
         )
         with journal:
             journal.say(self._description())
-            if saved_with not in (None, self.ranks.count):
+            if saved_with not in (None, str(self.ranks)):
                 journal.say(
-                    f"the checkpoint is of {saved_with} ranks, here are {self.ranks.count}: the "
-                    "run goes on to rounding, not to the bit"
+                    f"the checkpoint is of {saved_with}, this session of {self.ranks}: the run "
+                    "goes on to rounding, not to the bit"
                 )
             stopped = self._go_on(journal, stop)
             if stopped is not None or self.step < self.settings.steps:
@@ -184,8 +190,8 @@ class _Run:
         self.ranks.alone(self._draw)
         return self.ranks.alone(lambda: self._result(stopped))
 
-    def _open(self) -> int | None:
-        """Claim the folder and go back to its checkpoint; return of how many ranks that is."""
+    def _open(self) -> str | None:
+        """Claim the folder and go back to its checkpoint; return of which ranks that is."""
         contents: dict[str, Any] | None = None
 
         def claim() -> int | None:
@@ -197,12 +203,22 @@ class _Run:
         step = self.ranks.alone(claim)
         if step is not None:
             if contents is None:
-                contents = load_checkpoint(self.checkpoints.path(step), self.identity)
-            restore(contents, self.stepper.model, self.stepper.optimizer, self.stepper.schedule)
+                contents = self.checkpoints.load(step, self.identity)
+            self._restore(contents)
             self.ranks.set_random_state(contents["random_states"])
             self.step = self.resumed_from = step
         self.ranks.alone(self._begin_session)
-        return None if contents is None else len(contents["random_states"])
+        return None if contents is None else ranks_of(contents)
+
+    def _restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint, this process's part of it."""
+        stepper = self.stepper
+        stepper.rehearse()
+        try:
+            contents = stepper.layout.placed(contents, stepper.optimizer)
+        except ValueError as error:
+            raise RunFolderError(f"the checkpoint does not fit this model: {error}") from None
+        restore(contents, stepper.model, stepper.optimizer, stepper.schedule)
 
     def _begin_session(self) -> None:
         """Bring the files of the folder to the state of the checkpoint."""
@@ -222,6 +238,7 @@ class _Run:
             data=None if settings.data is None else str(settings.data),
             unit=self.data.unit,
             ranks=self.ranks.count,
+            mesh=None if self.ranks.mesh is None else str(self.ranks.mesh),
             accumulate=settings.accumulate,
             precision=self.precision,
             device=_name_of(self.ranks.device),
@@ -233,23 +250,35 @@ class _Run:
         return f"{parameters / 1e6:.2f} M parameters; {self.data.description}"
 
     def _go_on(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
-        """Take the steps; where the system stops them, as a full disk does, say what is left."""
+        """Take the steps; where a full disk or a rank that has ended stops them, say what is left.
+
+        Raises:
+            RunFolderError: if the system refuses to write or to read.
+            CollectiveError: if the ranks cannot exchange anything any more.
+        """
         try:
             return self._loop(journal, stop)
         except NonFiniteError:
             self.ranks.alone(self._draw)
             raise
         except OSError as error:
-            kept = self.checkpoints.steps
-            left = (
-                f"the checkpoint of step {kept[-1]} is whole" if kept else "no checkpoint is lost"
-            )
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RunFolderError(
-                f"the run in {str(self.out)!r} cannot go on after step {self.step}: "
-                f"{error.strerror or error}; {left}: "
+                f"{self._ended(error.strerror or str(error))}: "
                 f"{'make room' if full else 'put that right'} and resume"
             ) from error
+        except RuntimeError as error:
+            if not is_of_exchange(error):
+                raise
+            known = isinstance(error, CollectiveError)
+            reason = str(error) if known else "another rank has probably ended, or hangs"
+            raise CollectiveError(f"{self._ended(reason)}: resume with all ranks") from error
+
+    def _ended(self, reason: str) -> str:
+        """Why the run cannot go on, and what is left of it."""
+        kept = self.checkpoints.steps
+        left = f"the checkpoint of step {kept[-1]} is whole" if kept else "no checkpoint is lost"
+        return f"the run in {str(self.out)!r} cannot go on after step {self.step}: {reason}; {left}"
 
     def _loop(self, journal: Journal, stop: StopRequest) -> signal.Signals | None:
         """Take steps until they are done or a signal asks to stop, which is returned."""
@@ -290,9 +319,12 @@ class _Run:
 
     def _watch(self, journal: Journal) -> None:
         """Write down the spectra of the step, if it is one of those that are looked at."""
-        if self.spectra is None or self.step % self.settings.watch_every or not self.ranks.first:
+        if self.spectra is None or self.step % self.settings.watch_every:
             return
-        matrices = self.spectra.matrices(self.stepper.optimizer.state)
+        if not (self.ranks.first or self.ranks.sharded):
+            return
+        # Where they hold parts of them, all ranks bring the matrices together.
+        matrices = self.spectra.matrices(self.stepper.optimizer.state, measure=self.ranks.first)
         journal.spectra({"step": self.step, "matrices": matrices})
 
     def _validation_loss(self) -> float:
@@ -304,6 +336,7 @@ class _Run:
             self.ranks,
             windows=self.settings.eval_windows,
         )
+        self.stepper.layout.rest()
         self._require_finite("validation loss", loss, step=self.step, lr=self.stepper.lr)
         return loss
 
@@ -322,19 +355,21 @@ class _Run:
     def _save(self, journal: Journal) -> None:
         """Write a checkpoint, unless it would replace a good one by a broken one."""
         stepper = self.stepper
-        # Torch's max, unlike Python's, is undefined when any of its arguments is.
-        largest = torch.stack([p.detach().abs().max() for p in stepper.model.parameters()]).max()
-        self._require_finite("largest parameter", largest.item(), step=self.step, lr=stepper.lr)
+        # The mean over the ranks is finite where it is on each of them.
+        (mean,) = self.ranks.mean(largest_entry(stepper.model).view(1))
+        self._require_finite("largest parameter", mean, step=self.step, lr=stepper.lr)
         journal.sync()
         states = self.ranks.random_states()
+        model, optimizer = stepper.layout.saved(stepper.optimizer)
         self.ranks.alone(
             lambda: self.checkpoints.save(
                 self.step,
                 identity=self.identity,
-                model=stepper.model,
-                optimizer=stepper.optimizer,
-                schedule=stepper.schedule,
+                model=model,
+                optimizer=optimizer,
+                schedule=stepper.schedule.state_dict(),
                 random_states=states,
+                ranks=str(self.ranks),
             )
         )
 

@@ -24,7 +24,7 @@ from polargrad.optim.sketches import sketch_shapes
 from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
 from polargrad.optim.vector import STATE
 
-__all__ = ["SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
+__all__ = ["OF_ITS_SHAPE", "SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
 
 # What DistributedDataParallel puts in front of every name, and torch.compile anywhere.
 DATA_PARALLEL, COMPILED = "module.", "_orig_mod"
