@@ -59,7 +59,8 @@ HALF = updates("tensor parallel", "Muon", state_dtype="bfloat16")
 GATHERED = [
     updates("tensor parallel", preset) for preset in ("PolarGrad, svd", "PolarGrad, corrected")
 ]
-NONFINITE = ("nonfinite", {"layout": "tensor parallel"})
+RECORDED = {"momentum": 0.0, "capturable": True, "method": {"name": "gram_eigh", "polish": 0}}
+NONFINITE = [("nonfinite", {"layout": "tensor parallel", **more}) for more in ({}, RECORDED)]
 EXTREME = ("extreme", {"layout": "tensor parallel"})
 MANY = [updates(layout, preset, steps=20) for layout, preset in UPDATES]
 
@@ -73,7 +74,7 @@ def found(run):
         *HELD,
         *GATHERED,
         HALF,
-        NONFINITE,
+        *NONFINITE,
         EXTREME,
     ]
     return dict(zip(map(str, cases), run(RANKS, cases, module="gram_cases"), strict=True))
@@ -165,8 +166,10 @@ def test_the_products_with_matrices_are_done_once(found):
     assert total == whole + RANKS * side + square + tiny
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(found):
-    assert found[str(NONFINITE)] == [(True, 1)] * RANKS
+@pytest.mark.parametrize("case", NONFINITE, ids=str)
+def test_a_gradient_that_is_not_finite_changes_nothing(found, case):
+    """Where the host sees it, and where a recorded step meets it."""
+    assert found[str(case)] == [(True, 1)] * RANKS
 
 
 def test_sizes_at_the_ends_of_the_range_make_no_difference(found):

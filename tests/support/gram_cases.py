@@ -93,9 +93,9 @@ def counted(layout, preset):
     return counter.get_total_flops(), sent.gram_bytes, sent.to
 
 
-def nonfinite(layout):
-    """A gradient that is not finite on one process: is everything as it was, and then goes on?"""
-    laid, optimizer = started(layout, "PolarGrad")
+def nonfinite(layout, **options):
+    """A gradient that is not finite on one process: is everything as it was, and counted?"""
+    laid, optimizer = started(layout, "PolarGrad", **options)
     laid.set_gradients(layouts.gradients(0, (), layouts.Strips, SINGLE))
     optimizer.step()
     before = {name: layouts.held(p).clone() for name, p in laid.parameters.items()}

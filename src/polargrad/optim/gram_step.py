@@ -109,7 +109,11 @@ def step_by_gram(step: GramStep, positions: Iterable[int]) -> list[int]:
     def weigh(found: list[int], grams: Tensor) -> tuple[Tensor, ...]:
         shape = step.entries[found[0]].target.shape
         example = torch.empty((), dtype=torch.float32, device=grams.device).expand(1, *shape)
+        # Where the verdict on the gradients stays on a device, what is not finite gets this far; it
+        # is not taken, but an eigendecomposition may not meet it.
+        finite = grams.diagonal(dim1=-2, dim2=-1).sum(dim=-1).isfinite()
         with stage("direction"):
+            grams = torch.where(finite[:, None, None], grams, 0.0)
             side = gram_side(resolve(step.group, example), grams)
         return side.weights, step.lengths(found, side.inner.to(torch.float32), shape)
 
