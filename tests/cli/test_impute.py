@@ -360,6 +360,7 @@ def test_the_command_explains_every_option(capsys):
         assert name in shown
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_memory_runs_in_small():
     """Ratings-like triples: both lines of a rank, and an error near that of the noise."""
     sizes = ["--rows", "300", "--columns", "80", "--entries", "12000", "--ranks", "5"]

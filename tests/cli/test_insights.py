@@ -32,6 +32,7 @@ def test_errors_are_one_line(words, message, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_runs_once_and_says_so(capsys, tmp_path, monkeypatch):
     families = (ADAMW, MUON)
     runs = all_runs(families, middle_alone=True)

@@ -203,7 +203,10 @@ def test_a_loss_that_is_not_finite_ends_with_1(text, tmp_path, capsys):
     assert "give a smaller lr" in said
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 0)],
+)
 def test_a_signal_leaves_a_checkpoint_that_the_printed_command_resumes(text, tmp_path, kind, code):
     out = tmp_path / "a folder"
     options = ["--optimizer", "adamw", "--lr", "2e-3", "--steps", "14", "--seed", "3"]

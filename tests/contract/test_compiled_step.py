@@ -91,8 +91,8 @@ def test_a_step_of_matrices_is_one_graph():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("vectors", [False, True])
-@pytest.mark.parametrize("eager_first", [False, True])
+@pytest.mark.parametrize("vectors", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("eager_first", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_it_is_compiled_once_whatever_becomes_of_the_gradients(vectors, eager_first):
     """A training loop frees its gradients: that must not make torch.compile begin anew."""
     params, optimizer = started(

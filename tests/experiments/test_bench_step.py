@@ -223,6 +223,7 @@ class TestCandidates:
             measure(StepCase(TOY, "matrices"), settings(candidates=("own",)))
 
 
+@pytest.mark.slow
 class TestRun:
     """A whole benchmark in small: its files, rows and sums."""
 

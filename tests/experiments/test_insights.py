@@ -181,6 +181,7 @@ def test_other_settings_and_other_folders_are_refused(finished, text, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 def test_processes_side_by_side_give_the_same(text, tmp_path):
     small = protocol((ADAMW,), runs=all_runs((ADAMW,), middle_alone=True), steps=32)

@@ -16,7 +16,7 @@ from polargrad.language import TrainSettings, train
 from polargrad.language.data import TrainingBatches
 from polargrad.language.ranks import leave
 
-RANK = os.environ["RANK"]
+RANK = os.environ.get("RANK", "")
 LAST = 5
 
 

@@ -50,6 +50,7 @@ def check(folder, mesh, count, victim):
     assert_same_run(folder / "whole", folder / "killed")
 
 
+@pytest.mark.slow
 def test_a_rank_of_a_sharded_run(tmp_path):
     check(tmp_path, "fsdp=2", 2, victim=1)
 

@@ -25,7 +25,10 @@ def noisy_end(optimizer, x, problem, noise, steps, falling, seed):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize(
+    "noise",
+    [pytest.param(0.01, marks=pytest.mark.slow), 0.1, pytest.param(1.0, marks=pytest.mark.slow)],
+)
 def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, momentum):
     """Twelve rates over four decades, each with the same linear decay; the first step is 0.01."""
     problem, steps = Quadratic(12, 6, condition=10.0), 400

@@ -69,8 +69,8 @@ def gram_side(method: Method, c: Tensor) -> GramSide:
     Example:
         >>> A = torch.tensor([[[3.0], [4.0]]], dtype=torch.float64)
         >>> found = gram_side(GramEigh(polish=0), A.mT @ A)
-        >>> (A @ found.weights).flatten().tolist(), found.inner.tolist()
-        ([0.6, 0.8], [5.0])
+        >>> (A @ found.weights).flatten(), found.inner
+        (tensor([0.6000, 0.8000], dtype=torch.float64), tensor([5.], dtype=torch.float64))
     """
     if not works_from_gram(method):
         raise TypeError(f"method must work from the Gram matrix alone, got {method!r}")

@@ -100,6 +100,8 @@ def step_by_gram(step: GramStep, positions: Iterable[int]) -> list[int]:
     """
     reads, positions = reads_of(step.group, step.geometry), list(positions)
     far = by_gram(step.group, step.geometry, step.entries, positions, reads[0])
+    if not far:
+        return positions
     sharing: dict[Ranks, list[int]] = {}
     for position in far:
         shared = step.entries[position].shared

@@ -10,7 +10,6 @@ matrices at a time, and a stack is used up before the next is made.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -168,7 +167,7 @@ class Update:
                 deliver_parts,
             )
 
-    @functools.cached_property
+    @property
     def names(self) -> list[str]:
         """Of the parameters of the step."""
         kept = {id(p) for p in self.params}

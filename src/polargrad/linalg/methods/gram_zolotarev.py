@@ -143,13 +143,14 @@ class GramZolotarev:
         if is_better_looped(x):
             return one_by_one(self, x)
         if self.polynomial is None:
-            return Factor(times(x, _over_bound(*self._rational(gram(x)))))
-        return Factor(times(x, _over_bound(*self._composed(gram(x)).parts())))
+            return Factor(times(x, _over_bound(*self._rational(x))))
+        return Factor(times(x, _over_bound(*self._composed(x).parts())))
 
     def gram_weights(self, c: Tensor) -> Tensor:
         """Return W with U = A W for a stack of Gram matrices c = AᴴA, (B, n, n)."""
-        found = self._rational(c) if self.polynomial is None else self._composed(c).parts()
-        return _over_bound(*found)
+        if self.polynomial is None:
+            return _over_bound(*self._rational(c, is_gram=True))
+        return _over_bound(*self._composed(c, is_gram=True).parts())
 
     def split(self, x: Tensor) -> SplitFactor | None:
         """Return the factor of one tall matrix as x W, where the host may look at its size.
@@ -160,7 +161,7 @@ class GramZolotarev:
         if self.polynomial is None:
             return None
         self._check(x)
-        composed = self._composed(gram(x), keep=True)
+        composed = self._composed(x, keep=True)
         size = float(composed.size)
         least, largest = SAFE_SQUARES[x.dtype]
         if not least <= size <= largest:
@@ -189,9 +190,10 @@ class GramZolotarev:
                 f"got {self.lower}: give compute_dtype=torch.float64"
             )
 
-    def _rational(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What x/β is multiplied by, β², and which factorizations have failed; c is xᴴx."""
+    def _rational(self, x: Tensor, *, is_gram: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """What x/β is multiplied by, β², and which factorizations have failed; or xᴴx for x."""
         function = self.coefficients
+        c = x if is_gram else gram(x)  # here, where no caller holds on to it
         size = torch.minimum(
             torch.linalg.matrix_norm(c, keepdim=True), c.abs().sum(-1, keepdim=True).amax(-2, True)
         )
@@ -207,10 +209,11 @@ class GramZolotarev:
         p.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return function.scale * p, size, failed
 
-    def _composed(self, c: Tensor, *, keep: bool = False) -> _Composed:
+    def _composed(self, x: Tensor, *, keep: bool = False, is_gram: bool = False) -> _Composed:
         """The same with a polynomial of the function: of R C R, which has the squares of σ."""
         assert self.polynomial is not None  # as the caller has seen
         function, (first, *higher) = self.coefficients, self._after(self.polynomial)[0]
+        c = x if is_gram else gram(x)
         # A zero matrix stays zero, whatever it is divided by.
         size = torch.linalg.matrix_norm(c, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
         c = c / size
