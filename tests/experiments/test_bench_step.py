@@ -320,6 +320,7 @@ def test_a_much_slower_peer_is_cut():
     assert any("9000 ms (90.00) →" in text.get_text() for text in axis.texts)
 
 
+@pytest.mark.slow
 def test_times_of_parts_are_multiplied_and_added(monkeypatch):
     """One block of three and one of two, each a second a step: 3 s + 2 s, and 1 s for the rest."""
 

@@ -60,6 +60,7 @@ def test_what_is_finished_is_not_left(tmp_path):
     assert [(job.seed, job.run.name) for job in left] == [(1, "polargrad"), (2, "gradient-descent")]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
     """One process with one thread, or two: the same numbers, to the bit."""
     runs = (POLARGRAD, ADAM, DESCENT)
@@ -175,6 +176,7 @@ def test_ctrl_c_ends_all_workers_and_begins_no_other_run(endless):
         assert [record["step"] for record in records] == list(range(len(records)))
 
 
+@pytest.mark.slow
 @on_linux
 def test_workers_do_not_outlive_a_killed_session_and_their_runs_continue(endless, monkeypatch):
     """SIGKILL of the parent alone; then the same runs, cut to a few steps, as if never killed."""
