@@ -24,9 +24,10 @@ import torch
 
 from polargrad.language import TrainSettings, open_input, train
 from polargrad.language.evaluation import language_model_loss
-from polargrad.language.optimizers import DEFAULTS, optimizer_for
+from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import PRESETS, build_model
 from polargrad.language.ranks import training_device
+from polargrad.language.recipes import DEFAULTS
 from polargrad.language.schedules import build_schedule
 from polargrad.language.stepper import Step, Stepper
 from polargrad.records import read_records
@@ -115,6 +116,7 @@ def main() -> None:
         optimizer=options.optimizer,
         steps=options.steps,
         eval_every=seldom,
+        eval_windows=8,
         checkpoint_every=seldom,
     )
     pairs, records = measure(settings)
