@@ -12,7 +12,7 @@ import polargrad as pg
 from polargrad.language import DEFAULTS, PRESETS, TrainSettings, dry_run
 from polargrad.language.evaluation import language_model_loss
 from polargrad.language.models import ConfigPreset
-from polargrad.language.optimizers import build_optimizer
+from polargrad.language.optimizers import optimizer_for
 from polargrad.language.presets import build_model
 from polargrad.language.recipes import POLAR_METHODS
 from polargrad.optim.memory import step_bytes
@@ -21,16 +21,7 @@ from polargrad.optim.memory import step_bytes
 def stepped(preset, settings):
     """Model and optimizer of the run after one real step."""
     model = build_model(preset, seed=0)
-    optimizer = build_optimizer(
-        model,
-        settings.optimizer,
-        lr=settings.learning_rate,
-        vector_lr=settings.vector_learning_rate,
-        embedding_lr=settings.embedding_learning_rate,
-        method=settings.polar_method,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = optimizer_for(model, settings)
     language_model_loss(model, torch.zeros(1, 5, dtype=torch.int64)).backward()
     optimizer.step()
     return model, optimizer

@@ -1,13 +1,13 @@
 """Directions found in rounds: whose turn it is, what is kept, and what a step takes meanwhile."""
 
 import copy
-import io
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from approximate_steps import drawn, resumed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,9 +27,7 @@ def rounds(every):
 
 
 def matrices(shapes=SMALL, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    drawn = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
-    return [nn.Parameter(x.to(dtype)) for x in drawn]
+    return drawn(shapes, dtype)
 
 
 def set_gradients(weights, step, scale=1.0):
@@ -191,20 +189,7 @@ def test_where_an_old_direction_would_ascend_no_step_is_taken(name):
 @presets
 def test_resumed_from_a_checkpoint_it_is_the_same_to_the_bit(make):
     whole, optimizer = taken(make, 7, 3)
-    weights = matrices()
-    first = make(weights, approximation=rounds(3))
-    for step in range(4):
-        set_gradients(weights, step)
-        first.step()
-    buffer = io.BytesIO()
-    torch.save(first.state_dict(), buffer)
-    buffer.seek(0)
-    again = [nn.Parameter(p.detach().clone()) for p in weights]
-    second = make(again, approximation=None)
-    second.load_state_dict(torch.load(buffer, weights_only=True))
-    for step in range(4, 7):
-        set_gradients(again, step)
-        second.step()
+    again, second = resumed(make, matrices(), rounds(3), set_gradients, 4, 7)
     assert same(again, whole)
     assert same(directions(second), directions(optimizer))
 

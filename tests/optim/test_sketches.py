@@ -1,11 +1,11 @@
 """Directions of low-rank sketches: exact at full rank, bounded below it, and refused elsewhere."""
 
 import copy
-import io
 import math
 
 import pytest
 import torch
+from approximate_steps import drawn, resumed
 from peak import Peak
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,9 +27,7 @@ def sketch(rank, **more):
 
 
 def matrices(shapes=SHAPES, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    drawn = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
-    return [nn.Parameter(x.to(dtype)) for x in drawn]
+    return drawn(shapes, dtype)
 
 
 def set_gradients(weights, step):
@@ -180,20 +178,7 @@ def test_the_products_are_those_of_thin_matrices():
 @presets
 def test_resumed_from_a_checkpoint_it_is_the_same_to_the_bit(make):
     whole, _ = taken(make, 6, sketch(2))
-    weights = matrices()
-    first = make(weights, approximation=sketch(2))
-    for step in range(3):
-        set_gradients(weights, step)
-        first.step()
-    buffer = io.BytesIO()
-    torch.save(first.state_dict(), buffer)
-    buffer.seek(0)
-    again = [nn.Parameter(p.detach().clone()) for p in weights]
-    second = make(again, approximation=None)
-    second.load_state_dict(torch.load(buffer, weights_only=True))
-    for step in range(3, 6):
-        set_gradients(again, step)
-        second.step()
+    again, _ = resumed(make, matrices(), sketch(2), set_gradients, 3, 6)
     assert all(torch.equal(x, y) for x, y in zip(whole, again, strict=True))
 
 

@@ -2,7 +2,6 @@
 
 import layouts
 import torch
-import torch.distributed as dist
 from matrices import with_singular_values
 from peak import Peak
 from sent import Sent
@@ -129,23 +128,3 @@ def held(layout):
         with Peak() as peak:
             optimizer.step()
     return peak.most
-
-
-def dies(layout):
-    """The last process ends; what the others are told."""
-    laid, optimizer = started(layout, "PolarGrad")
-    laid.set_gradients(layouts.gradients(0, (), layouts.Strips, SINGLE))
-    if dist.get_rank() == dist.get_world_size() - 1:
-        from polargrad.distributed.ranks import Ranks
-
-        def end(*arguments):
-            import os
-
-            os._exit(1)
-
-        Ranks.add = end
-    try:
-        optimizer.step()
-    except Exception as error:
-        return type(error).__name__, str(error)
-    return "", ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polargrad.distributed import local
-from polargrad.distributed.ranks import Pending, Ranks
+from polargrad.distributed.ranks import Pending, Ranks, listed
 from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.linalg.products import gram
 
@@ -146,9 +146,7 @@ class GramExecutor:
         for total, mine in zip(grams, strips, strict=True):
             for strip in mine:
                 total += gram(strip.to(DOUBLE))
-        names = list(dict.fromkeys(sources[i].name for i in positions))
-        about = f"the Gram matrices of {', '.join(names[:3])}"
-        about += f" and {len(names) - 3} more" if len(names) > 3 else ""
+        about = f"the Gram matrices of {listed(sources[i].name for i in positions)}"
         return _Coming(positions, strips, self.ranks.add(packed(grams), about))
 
     def _finish(
@@ -171,7 +169,7 @@ class GramExecutor:
 
 
 def packed(symmetric: Tensor) -> Tensor:
-    r"""Return the lower triangles of symmetric matrices (B, n, n) as rectangles (B, k + 1, k).
+    r"""Return the lower triangles of symmetric matrices (B, n, n) as rectangles (B, 2k + 1, k).
 
     k is n/2, rounded up: the triangle of the second half of the rows lies transposed above that of
     the first, and what is left of it, a square, below.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polargrad.errors import CollectiveError
 
-__all__ = ["Pending", "Ranks"]
+__all__ = ["Pending", "Ranks", "listed"]
 
 
 @dataclass
@@ -119,6 +119,17 @@ class Ranks:
         words: list[str] = [""] * self.size
         dist.all_gather_object(words, what, group=self.group)
         return words
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names, each once, for an error.
+
+    Example:
+        >>> listed(["a", "b", "a", "c", "d"])
+        'a, b, c and 1 more'
+    """
+    each = list(dict.fromkeys(names))
+    return ", ".join(each[:3]) + (f" and {len(each) - 3} more" if len(each) > 3 else "")
 
 
 def _failed(about: str, error: RuntimeError) -> CollectiveError:

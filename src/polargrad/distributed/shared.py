@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polargrad.distributed.local import StackFunction
 from polargrad.distributed.messages import Reader, Writer
-from polargrad.distributed.ranks import Pending, Ranks
+from polargrad.distributed.ranks import Pending, Ranks, listed
 from polargrad.distributed.schedule import Schedule, SharedSource, of_one_kind
 
 __all__ = ["SharedExecutor"]
@@ -217,8 +217,7 @@ class _Rounds(ABC):
 
     def names(self, positions: Sequence[int]) -> str:
         """Some matrices, for an error."""
-        names = list(dict.fromkeys(self.sources[i].name for i in positions))
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return listed(self.sources[i].name for i in positions)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -71,8 +72,8 @@ def by_gram(
     entries: Sequence[Entry],
     positions: Iterable[int],
     key: str,
-) -> list[int]:
-    """The positions of the matrices that are stepped by their Gram matrices.
+) -> dict[Ranks, list[int]]:
+    """The positions of the matrices that are stepped by their Gram matrices, by who shares them.
 
     Args:
         group, form: as for :func:`is_by_gram`.
@@ -80,14 +81,14 @@ def by_gram(
         positions: of those that are asked about.
         key: ``"buffer"`` or ``"gradient"``, what the signal is read from.
     """
-    found = []
+    found: dict[Ranks, list[int]] = {}
     for position in positions:
         shared = entries[position].shared
         if shared is None:
             continue
         dtype = shared.dtypes[2 if key == "buffer" else 1]
         if is_by_gram(group, form, shared.matrix, shared.ranks.size, dtype, shared.device):
-            found.append(position)
+            found.setdefault(shared.ranks, []).append(position)
     return found
 
 
@@ -102,11 +103,6 @@ def step_by_gram(step: GramStep, positions: Iterable[int]) -> list[int]:
     far = by_gram(step.group, step.geometry, step.entries, positions, reads[0])
     if not far:
         return positions
-    sharing: dict[Ranks, list[int]] = {}
-    for position in far:
-        shared = step.entries[position].shared
-        assert shared is not None  # as it was chosen for
-        sharing.setdefault(shared.ranks, []).append(position)
 
     def weigh(found: list[int], grams: Tensor) -> tuple[Tensor, ...]:
         shape = step.entries[found[0]].target.shape
@@ -127,11 +123,12 @@ def step_by_gram(step: GramStep, positions: Iterable[int]) -> list[int]:
                 direction = strip if _is_tall(entry) else strip.mT
                 step.take([position], [part], direction.unsqueeze(0), rest[0], None)
 
-    for ranks, some in sharing.items():
+    for ranks, some in far.items():
         entries = [step.entries[i] for i in some]
         sources = [_source(step.group, e, step.names[e.parameter], reads) for e in entries]
         GramExecutor(ranks).map(weigh, sources, take, some)
-    return [position for position in positions if position not in set(far)]
+    stepped = set(itertools.chain.from_iterable(far.values()))
+    return [position for position in positions if position not in stepped]
 
 
 def _source(group: dict[str, Any], entry: Entry, name: str, reads: tuple[str, ...]) -> GramSource:
