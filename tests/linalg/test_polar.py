@@ -200,6 +200,16 @@ def test_very_tall_matrices_do_not_lose_to_long_sums(shape, condition):
     assert residual(a, result.U, result.H, result.side) <= 5 * eps(torch.float32)
 
 
+@pytest.mark.parametrize("method", CONVERGED)
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_no_method_loses_to_long_sums(method, columns):
+    """Squares that are summed one by one put the column of QDWH off by 88 eps."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        a = torch.randn(100_000, columns, generator=generator)
+        assert orthogonality(pg.polar_factor(a, method=method)) <= 10 * eps(torch.float32)
+
+
 @pytest.mark.parametrize("method", ["auto", "svd", "qdwh", "newton", "zolotarev"])
 def test_half_the_rank_in_float64(method):
     """Where torch.linalg.svd is off by up to 3e-8, once in about twelve of these matrices."""

@@ -14,6 +14,7 @@ from polargrad.linalg.methods.null_space import without_null_space
 from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.precision import rank_cutoff
+from polargrad.linalg.products import gram
 
 # Above this weight the Gram matrix would lose too much of the small singular values, and a step
 # factorizes the stacked matrix by QR; below it Cholesky is as accurate and cheaper.
@@ -135,7 +136,7 @@ class QDWH:
             step = _qr_step if c > LARGEST_CHOLESKY_WEIGHT else _cholesky_step
             u = step(u, a, b, c)
         if self.polish:
-            u = 1.5 * u - 0.5 * u @ (u.mH @ u)
+            u = 1.5 * u - 0.5 * u @ gram(u)
         if self.steps is not None:
             return Factor(u, steps=len(weights))
         u, rank = without_null_space(x, u)
@@ -194,6 +195,6 @@ def _cholesky_step(x: Tensor, a: float, b: float, c: float) -> Tensor:
     """One step by I + c xᴴx = L Lᴴ: x ← (b/c) x + (a − b/c) x (L Lᴴ)⁻¹."""
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     # Its eigenvalues lie in [1, 1 + c]: the factorization cannot fail, so nothing asks whether.
-    factor, _ = torch.linalg.cholesky_ex(identity + c * (x.mH @ x))
+    factor, _ = torch.linalg.cholesky_ex(identity + c * gram(x))
     solved = torch.cholesky_solve(x.mH, factor).mH
     return (b / c) * x + (a - b / c) * solved

@@ -17,6 +17,7 @@ from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import check_steps
 from polargrad.linalg.methods.qdwh import upper_bound
 from polargrad.linalg.precision import rank_cutoff
+from polargrad.linalg.products import gram
 from polargrad.linalg.rational import (
     LARGEST_DEGREE,
     ZolotarevCoefficients,
@@ -141,7 +142,7 @@ class Zolotarev:
         if q is not None:
             u = q @ u
         if self.polish:
-            u = 1.5 * u - 0.5 * u @ (u.mH @ u)
+            u = 1.5 * u - 0.5 * u @ gram(u)
         if self.iterations is not None:
             return Factor(u, steps=len(schedule))
         u, rank = without_null_space(x, u)
