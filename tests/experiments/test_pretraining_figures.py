@@ -1,5 +1,6 @@
 """What the figures of a sweep show, looked at before they become pictures."""
 
+import itertools
 import math
 
 import pytest
@@ -135,6 +136,22 @@ def test_seeds_are_marked_at_the_best_point(figures, protocol, tmp_path):
     assert list(bar.lines[0].get_xdata()) == [0.01]
     assert list(bar.lines[0].get_ydata()) == [2.5]
     assert first.containers == []
+
+
+@pytest.mark.parametrize("best", [1e-7, 0.003, 10.0])
+def test_the_labels_of_rates_do_not_run_into_each_other(figures, tmp_path, best):
+    names = ("adamw", "muon", "polarmuon", "muon-polarsgdm")
+    p = SweepProtocol(optimizers=names, steps=400, eval_every=20)
+    for path in draw_rates(p, search(p, {"lr": best}), [], tmp_path, unit="token"):
+        figures[path].draw_without_rendering()
+        for axis in figures[path].axes:
+            low, high = sorted(axis.get_xlim())
+            labels = axis.xaxis.get_ticklabels()
+            shown = [x for x in labels if low <= x.get_position()[0] <= high and x.get_text()]
+            boxes = [label.get_window_extent() for label in shown]
+            assert len(boxes) >= 2
+            for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
+                assert left.x1 < right.x0
 
 
 def test_of_one_rate_there_is_one_figure(figures, tmp_path):

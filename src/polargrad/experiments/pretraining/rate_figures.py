@@ -16,6 +16,8 @@ from polargrad.records.figures import line_style, panels, save_png
 FIRST_FIGURE, SECOND_FIGURE = "rates_hidden.png", "rates_tables.png"
 # Of a panel, as a share of its losses.
 LEAST_SPAN = 0.02
+# Where a decade has labels, by the least range of rates: as many as do not run into each other.
+MARKS = ((100.0, (1.0,)), (10.0, (1.0, 3.0)), (0.0, (1.0, 2.0, 5.0)))
 LABELS = {
     FIRST_FIGURE: "learning rate of the hidden matrices",
     SECOND_FIGURE: "learning rate of embedding and head",
@@ -89,7 +91,9 @@ def _logarithmic(axis: Any) -> None:
     """Rates on a logarithmic scale, with as few labels as tell them apart."""
     ticker = require("matplotlib.ticker", extra="language")
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 3.0)))
+    low, high = axis.get_xlim()
+    marks = next(marks for least, marks in MARKS if high / low > least)
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=marks))
     axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda rate, _: f"{rate:g}"))
     axis.xaxis.set_minor_locator(ticker.NullLocator())
 
