@@ -10,7 +10,9 @@ from torch import nn
 
 import polargrad as pg
 from polargrad import optim
+from polargrad.optim import engine, gradients
 from polargrad.optim.hypergradient import COLUMNS, RATE, cosine, followed
+from polargrad.optim.routing.views import WHOLE, split
 from polargrad.optim.step_size import EVIDENCE, LAST, SIZE
 
 FIRST, FIRST_OF_ZERO, FARTHEST = 0.05, 0.01, 1.0
@@ -352,6 +354,72 @@ def test_a_gradient_that_is_not_finite_changes_nothing(options):
     optimizer.step()
     assert torch.equal(parameter, before)
     assert all(torch.equal(state[key], optimizer.state[parameter][key]) for key in state)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_of_several_matrices_none_is_stepped(value):
+    """A look at one that is finite says nothing of the others."""
+    params = [nn.Parameter(randn(6, 4, seed=i)) for i in range(3)]
+    optimizer = pg.PolarGrad(params, momentum=0.0)
+    for _ in range(3):
+        for p in params:
+            p.grad = p.detach().clone()
+        optimizer.step()
+    before = copy.deepcopy([{"x": p.data, **optimizer.state[p]} for p in params])
+    params[1].grad[2, 3] = value
+    optimizer.step()
+    assert optimizer.skipped_steps == 1
+    for p, old in zip(params, before, strict=True):
+        new = {"x": p.data, **optimizer.state[p]}
+        assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(torch.float32, 3e38), (torch.float64, 1e200)])
+def test_squares_that_overflow_are_of_a_finite_gradient(dtype, large):
+    parameter = nn.Parameter(randn(6, 4).to(dtype))
+    optimizer = pg.PolarGrad([parameter], momentum=0.0)
+    stepped(optimizer, parameter, lambda x, _: x, 3)
+    before = parameter.detach().clone()
+    parameter.grad = torch.full_like(parameter, large)
+    optimizer.step()
+    assert optimizer.skipped_steps == 0
+    assert parameter.isfinite().all()
+    assert not torch.equal(parameter, before)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300)])
+def test_a_gradient_is_not_read_again_to_know_that_it_is_finite(monkeypatch, momentum, shape):
+    parameter = nn.Parameter(randn(*shape).float())
+    optimizer = pg.PolarGrad([parameter], momentum=momentum)
+    looked = []
+    whole = gradients._is_finite
+    monkeypatch.setattr(gradients, "_is_finite", lambda g: looked.append(g.shape) or whole(g))
+    for steps in range(3):
+        stepped(optimizer, parameter, lambda x, _: x, 1)
+        assert looked == [torch.Size(shape)], steps  # the first has no direction before it
+
+
+@pytest.mark.parametrize("views", [True, False])
+def test_a_look_together_with_the_check_is_the_same_look(monkeypatch, views):
+    """To the bit; of matrices that are parts of a parameter there is none."""
+    ends = []
+    for early in (True, False):
+        if not early:
+            monkeypatch.setattr(engine, "early_looks", lambda *_: {})
+        torch.manual_seed(0)
+        qkv, whole = nn.Parameter(torch.randn(12, 4)), nn.Parameter(torch.randn(5, 9))
+        group = {"params": [qkv, whole]}
+        if views:
+            group["views"] = [split(3), WHOLE]
+        optimizer = pg.PolarGrad([group], momentum=0.0)
+        for _ in range(10):
+            for p in (qkv, whole):
+                p.grad = p.detach() * torch.linspace(0.1, 1.0, p.shape[1])
+            optimizer.step()
+        ends.append((qkv.detach(), whole.detach()))
+    for one, other in zip(*ends, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

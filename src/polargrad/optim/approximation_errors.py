@@ -89,7 +89,7 @@ def approximation_error(optimizer: MatrixOptimizer) -> list[ApproximationError]:
         chosen = [(name, view) for (name, p), view in members if id(p) in held]
         form, sharing = optimizer._geometry(group), optimizer._sharing
         views = [view for _, view in chosen]
-        step = Update(group, number, form, params, views, optimizer.state, None, None, sharing)
+        step = Update(group, number, form, params, views, optimizer.state, None, None, sharing, {})
         assert step.approximate is not None  # as there is what it keeps
         compared = _compared(step, step.approximate)
         for entry, row in zip(step.entries, compared, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from polargrad.distributed import Sharing
 from polargrad.geometry import Geometry
 from polargrad.geometry import geometry as geometry_of
 from polargrad.optim.agreement import agreed
+from polargrad.optim.early_looks import Look, early_looks
 from polargrad.optim.gradients import (
     active,
     all_finite,
@@ -314,9 +315,8 @@ class MatrixOptimizer(Optimizer):
             place_like_parameters(group, params)
         stepped = list(itertools.chain.from_iterable(chosen))
         with stage("check"):
-            finite = agreed(
-                self._sharing, self.param_groups, chosen, self._finite(stepped), whole, self._gated
-            )
+            finite, looks = self._finite(chosen)
+            finite = agreed(self._sharing, self.param_groups, chosen, finite, whole, self._gated)
         if finite is None:
             if whole and not self.state:
                 warn_of_no_gradient(self.param_groups)
@@ -350,8 +350,9 @@ class MatrixOptimizer(Optimizer):
                         v for p, v in zip(group["params"], views, strict=True) if id(p) in kept
                     ]
                 form = self._geometry(group)
+                share = self._sharing
                 matrix_update(
-                    group, number, form, params, views, self.state, gate, decay, self._sharing
+                    group, number, form, params, views, self.state, gate, decay, share, looks
                 )
 
     def _geometry(self, group: dict[str, Any]) -> Geometry:
@@ -367,12 +368,16 @@ class MatrixOptimizer(Optimizer):
         known.append((copy.deepcopy(data), form))
         return form
 
-    def _finite(self, params: list[Tensor]) -> Tensor | bool | None:
-        """The verdict on the gradients: a tensor, or on a CPU known at once."""
+    def _finite(
+        self, chosen: list[list[Tensor]]
+    ) -> tuple[Tensor | bool | None, Mapping[Tensor, Look]]:
+        """The verdict on the gradients, a tensor or on a CPU known at once, and what else is."""
+        params = list(itertools.chain.from_iterable(chosen))
         elsewhere = any(p.device.type != "cpu" for p in params) or torch.compiler.is_compiling()
         if elsewhere or (params and self._gated(params[0])):
-            return all_finite(params)
-        return finite_on_host(params)
+            return all_finite(params), {}
+        looks = early_looks(self.param_groups, chosen, self.state, self._sharing)
+        return finite_on_host(params, looks), looks
 
     def _gated(self, held: Tensor) -> bool:
         """Whether the verdict stays on the device of a tensor: on a CPU reading costs nothing."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype
+from polargrad.optim.early_looks import Look
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, by_device, numbers_of
 from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
@@ -36,7 +37,7 @@ class FoundSteps:
         params: the parameters that are stepped.
         entries: their logical matrices, with their last directions.
         state: of the optimizer; what is missing in it is begun.
-        gate: as for :func:`polargrad.optim.matrix.matrix_update`.
+        gate, looks: as for :func:`polargrad.optim.matrix.matrix_update`.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class FoundSteps:
         entries: Sequence[Entry],
         state: Mapping[Tensor, dict[str, Any]],
         gate: Tensor | None,
+        looks: Mapping[Tensor, Look],
     ) -> None:
         self.group, self.entries, self.gate = group, entries, gate
+        self.looks = [looks.get(p) for p in params]
         self._start(params, state)
         self.owners = [state[params[e.parameter]] for e in entries]
         multiplier = step_size(group)
@@ -102,8 +105,11 @@ class FoundSteps:
             sizes = torch.where(evidence[:, OWN_WEIGHT] == 0, first, sizes)
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
 
-    def _look(self, entry: Entry) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, entry: Entry) -> Look:
         """⟨G, D⟩, ‖G‖² and ‖D‖² of one matrix, or of a part of it, in float64."""
+        known = self.looks[entry.parameter]
+        if known is not None:
+            return known
         assert entry.last is not None  # as entries have where sizes are found
         gradient, last = entry.gradient.matrix(), entry.last.matrix()
         on_host = self.gate is None and gradient.device.type == "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Container
 from typing import Any, NoReturn
 
 import torch
@@ -90,13 +91,14 @@ def warn_of_no_gradient(groups: list[dict[str, Any]]) -> None:
     )
 
 
-def finite_on_host(params: list[Tensor]) -> bool | None:
+def finite_on_host(params: list[Tensor], known: Container[Tensor] = ()) -> bool | None:
     """Whether the gradients of these parameters are finite, None if there are none.
 
-    For gradients on a CPU, whose values can be read at once.
+    For gradients on a CPU, whose values can be read at once; those of ``known`` are known to be.
     """
-    gradients = _held(params)
-    return all(map(_is_finite, gradients)) if gradients else None
+    if not _held(params):
+        return None
+    return all(map(_is_finite, _held([p for p in params if p not in known])))
 
 
 def _is_finite(x: Tensor) -> bool:

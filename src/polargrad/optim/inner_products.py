@@ -57,11 +57,15 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tensor(1., dtype=torch.float64)
     """
     dtype = working_dtype(x.dtype)
-    rows = max(1, PART // max(1, x.shape[1]))
-    room = torch.empty(2, min(rows, x.shape[0]), x.shape[1], dtype=dtype)
+    if x.is_contiguous() and y.is_contiguous():
+        size, pieces = PART, [torch.split(m.view(-1), PART) for m in (x, y)]
+    else:
+        rows = max(1, PART // max(1, x.shape[1]))
+        size, pieces = rows * x.shape[1], [torch.split(m, rows) for m in (x, y)]
+    room = torch.empty(2, min(size, x.numel()), dtype=dtype)
     sums = []
-    for parts in zip(torch.split(x, rows), torch.split(y, rows), strict=True):
-        a, b = (_flat(part, dtype, place) for part, place in zip(parts, room, strict=True))
+    for parts in zip(*pieces, strict=True):
+        a, b = (_flat(part, place) for part, place in zip(parts, room, strict=True))
         sums += [a.dot(b), a.dot(a), b.dot(b)]
     inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
     if dtype == torch.float32 and not all(SMALLEST < float(s) < LARGEST for s in squares):
@@ -69,8 +73,10 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return inner, squares[0], squares[1]
 
 
-def _flat(part: Tensor, dtype: torch.dtype, place: Tensor) -> Tensor:
-    """The entries of some rows in a row, in a dtype: as they lie there, or copied to a place."""
-    if part.dtype != dtype or not part.is_contiguous():
-        part = place[: part.shape[0]].copy_(part)
-    return part.view(-1)
+def _flat(part: Tensor, place: Tensor) -> Tensor:
+    """Some entries in a row, in the dtype of a place: as they lie there, or copied to the place."""
+    if part.dtype == place.dtype and part.is_contiguous():
+        return part.view(-1)
+    copied = place[: part.numel()]
+    copied.view(part.shape).copy_(part)
+    return copied

@@ -11,7 +11,7 @@ matrices at a time, and a stack is used up before the next is made.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from polargrad.geometry import Ascent, Geometry, Spectral, State
 from polargrad.linalg.precision import COMPUTE_DTYPES, HALF, working_dtype
 from polargrad.optim.approximate import approximated, kept_directions, step_approximately
 from polargrad.optim.buffers import buffer_of, last_of
+from polargrad.optim.early_looks import Look
 from polargrad.optim.elementwise import add_product_to, average, shrink, store, subtract
 from polargrad.optim.entries import Entry, count_of, entries_of, numbers_of, parts_of, pieces
 from polargrad.optim.found_step import FoundSteps
@@ -60,17 +61,19 @@ def matrix_update(
     gate: Tensor | None,
     decay: Tensor | float | None,
     sharing: Sharing | None = None,
+    looks: Mapping[Tensor, Look] | None = None,
 ) -> None:
     """Step the parameters in ``params``, which all have gradients, with the options of ``group``.
 
     ``number`` is the position of the group, ``form`` what its geometry describes, ``decay`` the
-    factor that decay leaves of a parameter, ``sharing`` knows who holds which parts of what.
+    factor that decay leaves of a parameter, ``sharing`` knows who holds which parts of what;
+    ``looks`` are of :func:`polargrad.optim.early_looks.early_looks`.
     ``gate`` is None, or a tensor that is true where the step counts; otherwise parameters and state
     keep every bit, and nothing waits for the device to tell.
     """
     for p in params:
         state.setdefault(p, {})  # without momentum too: torch.distributed.checkpoint asks for it
-    Update(group, number, form, params, views, state, gate, decay, sharing).run()
+    Update(group, number, form, params, views, state, gate, decay, sharing, looks or {}).run()
 
 
 class Update:
@@ -87,6 +90,7 @@ class Update:
         gate: Tensor | None,
         decay: Tensor | float | None,
         sharing: Sharing | None,
+        looks: Mapping[Tensor, Look],
     ) -> None:
         self.group, self.number, self.params, self.state = group, number, params, state
         self.geometry, self.gate, self.decay, self.sharing = form, gate, decay, sharing
@@ -103,7 +107,7 @@ class Update:
         self.approximate = approximated(self, number, params, views, state, gate)
         self.found: FoundSteps | None = None
         if lasts is not None:
-            self.found = FoundSteps(group, params, self.entries, state, gate)
+            self.found = FoundSteps(group, params, self.entries, state, gate, looks)
         if not (form.accumulates or self.corrected):
             return
         for p, view in zip(params, views, strict=True):
