@@ -6,8 +6,9 @@ from matrices import REAL, conditioned
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polargrad as pg
+from polargrad.errors import NonFiniteError
 from polargrad.linalg import QDWH, SVD, GramEigh, GramZolotarev, NewtonSchulz, PolarExpress
-from polargrad.linalg.direct import factor_and_norm, split_factor
+from polargrad.linalg.direct import factor_and_norm, factor_on_host, split_factor
 
 METHODS = [
     GramZolotarev(1, polynomial=9),
@@ -179,3 +180,94 @@ def test_a_power_of_two_changes_no_bit_of_the_product(method, power):
     found, other = split_factor(a, method), split_factor(a * 2.0**power, method)
     assert torch.equal(formed(found), formed(other))
     assert other.inner == found.inner * 2.0**power
+
+
+SMALL = [
+    PolarExpress(5, degree=(3, 5, 5, 5, 9), bound="schatten4", cushion=0.0),
+    PolarExpress(4, degree=(5, 9, 9, 9), bound="schatten4", cushion=0.0),
+    PolarExpress(4, degree=7, bound="schatten4"),
+    PolarExpress(6, bound="schatten4", safety=1.0),
+]
+SMALL_SHAPES = [(20, 20), (30, 12), (12, 30), (1, 1), (5, 1), (3, 30, 12), (2, 12, 30), (4, 9, 9)]
+
+
+@pytest.mark.parametrize("method", SMALL, ids=str)
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", SMALL_SHAPES, ids=str)
+def test_a_look_at_the_norm_changes_rounding_alone(method, dtype, shape):
+    """Against the way of matrices that cannot be looked at, which is that of propagate."""
+    a = conditioned(shape, 30.0, dtype)
+    quick, general = (
+        pg.polar(a, method=method, nonfinite=nonfinite) for nonfinite in ("raise", "propagate")
+    )
+    assert factor_on_host(a, method) is not None
+    torch.testing.assert_close(quick.U, general.U, rtol=0, atol=1000 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(quick.H, general.H, rtol=0, atol=1000 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("method", SMALL, ids=str)
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", [(20, 20), (30, 12), (12, 130), (1, 1)], ids=str)
+def test_a_power_of_two_changes_no_bit(method, dtype, shape):
+    """Where squares over- or underflow too; small entries lose nothing either."""
+    a = conditioned(shape, 900.0, dtype)
+    a[0] *= 2.0**-18
+    expected = pg.polar(a, method=method)
+    limit = 84 if dtype == torch.float32 else 900
+    for power in (1, 9, 17, 26, 40, 77, limit):
+        for sign in (1, -1):
+            scaled = a * 2.0 ** (sign * power)
+            found = pg.polar(scaled, method=method)
+            assert torch.equal(found.U, expected.U)
+            assert torch.equal(pg.polar_factor(scaled, method=method), expected.U)
+            assert torch.equal(found.H, expected.H * 2.0 ** (sign * power))
+
+
+@pytest.mark.parametrize("method", SMALL, ids=str)
+def test_matrices_of_a_stack_are_as_if_alone(method):
+    scales = torch.tensor([1.0, 1e-6, 1e5, 3.0])[:, None, None]
+    stack = conditioned((4, 30, 12), 30.0, torch.float32) * scales
+    together = pg.polar_factor(stack, method=method)
+    for one, u in zip(stack, together, strict=True):
+        alone = pg.polar_factor(one, method=method)
+        torch.testing.assert_close(u, alone, rtol=0, atol=1000 * torch.finfo(torch.float32).eps)
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (3, 20, 12), (12, 12)], ids=str)
+def test_small_matrices_that_are_zero_or_not_finite(shape):
+    a = conditioned(shape, 3.0, torch.float32)
+    a[..., 1, 2] = torch.nan
+    with pytest.raises(NonFiniteError):
+        pg.polar_factor(a, method=SMALL[0])
+    a[..., 1, 2] = torch.inf
+    with pytest.raises(NonFiniteError):
+        pg.polar_factor(a, method=SMALL[0])
+    zero = torch.zeros(shape)
+    assert torch.equal(pg.polar_factor(zero, method=SMALL[0]), zero)
+    mixed = torch.stack([zero, conditioned(shape, 3.0, torch.float32)]).reshape(-1, *shape[-2:])
+    found = pg.polar_factor(mixed, method=SMALL[0])
+    assert not found[: len(found) // 2].any()
+    for one, u in zip(mixed[len(found) // 2 :], found[len(found) // 2 :], strict=True):
+        torch.testing.assert_close(u, pg.polar_factor(one, method=SMALL[0]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (30, 12), (12, 30), (3, 12, 12)], ids=str)
+def test_small_matrices_are_left_alone(shape):
+    for a in (
+        conditioned(shape, 9.0, torch.float32),
+        conditioned(shape, 9.0, torch.float32).mT.contiguous().mT,
+        conditioned((*shape[:-1], 2 * shape[-1]), 9.0, torch.float32)[..., ::2],
+    ):
+        before = a.clone()
+        expected = pg.polar_factor(a, method=SMALL[0], nonfinite="propagate")
+        found = pg.polar_factor(a, method=SMALL[0])
+        assert torch.equal(a, before)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_what_stands_around_fifteen_products():
+    """A look at the norm, two sums, and as Muon's quintic has them the products themselves."""
+    a = conditioned((40, 40), 9.0, torch.float32)
+    with Calls(a.numel()) as calls:
+        pg.polar_factor(a, tol=0.11)
+    assert calls.all <= 15 + 1 + 1 + 2

@@ -127,7 +127,7 @@ def test_a_completed_factor_is_orthonormal_and_keeps_what_is_there(method, shape
 
 
 def test_completion_needs_a_rank():
-    with pytest.raises(ValueError, match=r"needs a method that finds the rank, got 'gram_zolot"):
+    with pytest.raises(ValueError, match=r"needs a method that finds the rank, got 'polar_expr"):
         pg.polar(torch.eye(9), tol=0.11, complete=True)
 
 

@@ -106,7 +106,7 @@ def test_the_method_that_auto_has_chosen_is_shown():
     converged = pg.explain(pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, tol=None))
     assert converged.rows[0].rule == "nuclear × gram_eigh"
     training = pg.explain(pg.PolarGrad([nn.Parameter(torch.eye(9))], lr=0.1))
-    assert training.rows[0].rule == "nuclear × gram_zolotarev"
+    assert training.rows[0].rule == "nuclear × polar_express"
     asked = pg.PolarGrad([nn.Parameter(torch.eye(3))], lr=0.1, method=pg.linalg.QDWH(steps=2))
     assert pg.explain(asked).rows[0].rule == "nuclear × qdwh(steps=2)"
 

@@ -15,6 +15,7 @@ from polargrad.errors import PolarGradError, ToleranceError, ToleranceWarning
 from polargrad.linalg.certificate import Certificate, measure, promised
 from polargrad.linalg.completion import completed
 from polargrad.linalg.derivative import differentiable_factor
+from polargrad.linalg.direct import factor_on_host
 from polargrad.linalg.methods import SVD, GramEigh, Method, label
 from polargrad.linalg.methods import method as method_of
 from polargrad.linalg.methods.outcome import Factor, Promise
@@ -35,6 +36,7 @@ from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["PolarResult", "polar", "polar_factor"]
 
+NON_FINITE = get_args(NonFinite)
 Side = Literal["auto", "right", "left"]
 OnFailure = Literal["raise", "warn", "fallback"]
 MethodSpec = str | Mapping[str, Any] | Method
@@ -269,6 +271,11 @@ def _decompose(
     A: Tensor, chosen: Method, dtype: torch.dtype, nonfinite: NonFinite, complete: bool
 ) -> tuple[Prepared, Factor]:
     """Prepare A and call the method: the factor has A's orientation and the working dtype."""
+    # Where nothing has to be raised nothing is looked at.
+    quick = factor_on_host(A, chosen, dtype) if nonfinite == "raise" else None
+    if quick is not None:
+        scaled, power, factor = quick
+        return Prepared(scaled, power, None), completed(factor, chosen) if complete else factor
     prepared = prepare(A, nonfinite)
     scaled, _, finite = prepared
     if A.numel() == 0:
@@ -357,7 +364,7 @@ def _choose(
     on_failure: OnFailure,
 ) -> Method:
     """Check the matrix, resolve the method and check one against the other."""
-    check_choice("nonfinite", nonfinite, get_args(NonFinite))
+    check_choice("nonfinite", nonfinite, NON_FINITE)
     check_matrix(A)
     traced = torch.compiler.is_compiling()
     if isinstance(spec, str) and spec == "auto":

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from polargrad.linalg.methods import GramEigh, GramZolotarev, Method
-from polargrad.linalg.methods.outcome import SplitFactor
+from polargrad.linalg.methods import GramEigh, GramZolotarev, Method, PolarExpress
+from polargrad.linalg.methods.outcome import Factor, SplitFactor
 from polargrad.linalg.preparation import is_plain
 from polargrad.linalg.products import inner
 from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
 
-__all__ = ["factor_and_norm", "split_factor"]
+__all__ = ["factor_and_norm", "factor_on_host", "split_factor"]
 
 DTYPES = (torch.float32, torch.float64)
 # Far below the length from which a library cuts the sums of a product: some 300.
@@ -53,6 +53,11 @@ def factor_and_norm(
         return None
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
+    quick = _on_host(A.squeeze(0), method)
+    if quick is not None:
+        scaled, power, factor = quick
+        value = times_power_of_two(inner(scaled, factor.U).to(dtype), power)
+        return factor.U.view(A.shape), value.view(len(A))
     if A.shape[0] > 1:
         largest = largest_entry(A)
         if not all(map(math.isfinite, largest.tolist())):
@@ -71,6 +76,47 @@ def factor_and_norm(
     u = u.mH if wide else u
     value = times_power_of_two(inner(scaled, u).to(dtype), power)
     return u.unsqueeze(0), value.unsqueeze(0)
+
+
+def factor_on_host(
+    A: Tensor, method: Method, compute_dtype: torch.dtype | None = None
+) -> tuple[Tensor, int, Factor] | None:
+    r"""Return small matrices over a power of two, the power, and the polar factors, or None.
+
+    Instead of a look at the largest entry the method's own one at ‖A‖ tells whether A is finite and
+    how large it is. None where :func:`factor_and_norm` is None, for methods that do not look, and
+    for a matrix that is zero, or a stack in which one is.
+
+    Args:
+        A: shape (m, n) or (B, m, n). Not changed.
+        method: the description of the method.
+        compute_dtype: as for ``polar``.
+
+    Example:
+        >>> from polargrad.linalg import PolarExpress
+        >>> small = PolarExpress(steps=6, bound="schatten4")
+        >>> _, power, factor = factor_on_host(torch.tensor([[2.0, 0.0], [0.0, -0.5]]), small)
+        >>> power, factor.U.round()
+        (0, tensor([[ 1.,  0.],
+                [ 0., -1.]]))
+    """
+    if not isinstance(method, PolarExpress) or A.ndim > 3:
+        return None
+    return _on_host(A, method) if _covers(A, method, compute_dtype) else None
+
+
+def _on_host(A: Tensor, method: Method) -> tuple[Tensor, int, Factor] | None:
+    """The same of matrices that it is for."""
+    if not isinstance(method, PolarExpress):
+        return None
+    # As for polar, a square matrix counts as wide.
+    wide = A.shape[-2] <= A.shape[-1]
+    found = method.on_host(A.mT if wide else A)
+    if found is None:
+        return None
+    u, power = found
+    scaled = times_power_of_two(A, -power)
+    return scaled, power, Factor(u.mT if wide else u, steps=method.steps)
 
 
 def split_factor(

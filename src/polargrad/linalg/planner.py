@@ -47,10 +47,13 @@ NEWTON_LEAST_COLUMNS, NEWTON_MOST_COLUMNS = 33, 96
 # Above 320 columns a few large singular values over many small ones cost Newton up to 350 eps.
 NEWTON_DOUBLE_LEAST, NEWTON_DOUBLE_MOST = 96, 320
 REDUCTION_RATIO = 4.0
+# Up to so many entries, and no taller than so many times as wide, products alone cost less at
+# training accuracy than a factorization and all that stands around it.
+PRODUCTS_MOST_ENTRIES, PRODUCTS_MOST_RATIO, SMALL_DEGREES = 25_600, 4, DEGREES[:2]
 # At training accuracy few eigenvalues cost less than a dozen products so small, in stacks too.
 EIGH_TRAINING_COLUMNS = 8
 # Terms of the rational function and degree of the polynomial after it, in order of cost: within
-# 0.046, 0.031 and 0.005 of 1, and rounding. On a CPU they beat products alone at every shape.
+# 0.046, 0.031 and 0.005 of 1, and rounding. On a CPU they beat products alone where those are large.
 COMPOSED = ((1, 9), (2, 3), (2, 5))
 
 
@@ -89,7 +92,7 @@ class Plan:
 
         Example:
             >>> plan(torch.zeros(64, 64), tol=0.11).work()
-            Work(products=6, factorizations=1, solves=1, synchronizations=1)
+            Work(products=15, factorizations=0, solves=0, synchronizations=1)
         """
         method = self.method.work(self.rows, self.columns, self.dtype, condition)
         return method.plus(Work(synchronizations=1))
@@ -291,6 +294,11 @@ def _training(
         eigen = GramEigh(polish=0)
         if columns <= EIGH_TRAINING_COLUMNS and _keeps(eigen, rows, columns, dtype, tol):
             return eigen, "so few eigenvalues of a Gram matrix cost less than small products"
+        if rows <= PRODUCTS_MOST_RATIO * columns and rows * columns <= PRODUCTS_MOST_ENTRIES:
+            for degrees in SMALL_DEGREES:
+                polynomial = _polynomial(degrees)
+                if _keeps(polynomial, rows, columns, dtype, tol):
+                    return polynomial, "of so small a matrix all else costs more than the products"
         for terms, degree in COMPOSED:
             composed = GramZolotarev(degree=terms, lower=TRAINING_LOWER, polynomial=degree)
             if _keeps(composed, rows, columns, dtype, tol):
@@ -301,12 +309,14 @@ def _training(
             tol
         ), "only quintics stay accurate in half precision, and nothing is promised of its rounding"
     for degrees in DEGREES:
-        polynomial = PolarExpress(
-            steps=len(degrees), degree=degrees, bound="schatten4", cushion=0.0
-        )
+        polynomial = _polynomial(degrees)
         if _keeps(polynomial, rows, columns, dtype, tol):
             break
     return polynomial, "products alone, of the degrees that use them best"
+
+
+def _polynomial(degrees: tuple[int, ...]) -> PolarExpress:
+    return PolarExpress(steps=len(degrees), degree=degrees, bound="schatten4", cushion=0.0)
 
 
 def _keeps(method: Method, rows: int, columns: int, dtype: torch.dtype, tol: float) -> bool:

@@ -18,12 +18,15 @@ from polargrad.linalg.methods.polynomial import (
     check_steps,
     gram_weights,
     iterate,
+    iterate_on_host,
     products,
     promise,
 )
 from polargrad.linalg.minimax import check_generator, constant_polynomials
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, with_safety
 
+# Beyond, products take so long that nothing else counts.
+MOST_COLUMNS_ON_HOST = 256
 # Of the published list.
 CUSHION = 0.02407327424182761
 
@@ -109,11 +112,11 @@ class PolarExpress:
     @property
     def polynomials(self) -> tuple[OddPolynomial, ...]:
         """The polynomial of each step, safety included, to be applied to σ/(s·β)."""
-        if not self.published:
-            # The generator has safety on the first polynomial too; here division by s·β is that.
-            first, *rest = self._scaled()
-            return (*with_safety([first], 1.0 / self.safety, 1), *rest)
-        return schedule("polar_express", self.steps, self.safety)
+        if self.published:
+            return schedule("polar_express", self.steps, self.safety)
+        # The generator has safety on the first polynomial too; here division by s·β is that.
+        first, *rest = self._scaled()
+        return (*with_safety([first], 1.0 / self.safety, 1), *rest)
 
     @property
     def deviation(self) -> float:
@@ -142,6 +145,20 @@ class PolarExpress:
     def gram_weights(self, c: Tensor) -> Tensor:
         """Return W with U = A W for a stack of Gram matrices c = AᴴA in double precision."""
         return gram_weights(c, self.polynomials, bound=self.bound, safety=self.safety)
+
+    def on_host(self, x: Tensor) -> tuple[Tensor, int] | None:
+        """Return the iterate of small matrices, and a power of two, where the host may look.
+
+        As :func:`polargrad.linalg.methods.polynomial.iterate_on_host`; None also for matrices that
+        are not small, or without the Schatten norm.
+        """
+        if self.bound != "schatten4" or x.shape[-1] > MOST_COLUMNS_ON_HOST:
+            return None
+        # Found once: they take as long as some products of a small matrix.
+        known: tuple[OddPolynomial, ...] | None = self.__dict__.get("_polynomials")
+        if known is None:
+            known = self.__dict__.setdefault("_polynomials", self.polynomials)
+        return iterate_on_host(x, known, safety=self.safety)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""

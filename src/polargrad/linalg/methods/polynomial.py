@@ -15,6 +15,7 @@ from polargrad.linalg.odd_polynomials import OddPolynomial, deviation, error_gro
 from polargrad.linalg.precision import HALF
 from polargrad.linalg.products import gram as symmetric_gram
 from polargrad.linalg.products import symmetric_product
+from polargrad.linalg.scaling import times_power_of_two
 
 Bound = Literal["frobenius", "schatten4"]
 BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
@@ -23,6 +24,8 @@ BOUNDS: tuple[Bound, ...] = ("frobenius", "schatten4")
 LOWER = 1e-3
 # Of a Gram matrix: twice products.PIECE.
 LONGEST_SUM = 1024
+# Of a power of two that is a normal number times two roundings: sums of such lose nothing.
+EXPONENTS = {torch.float32: 126 - 48, torch.float64: 1022 - 106}
 # From so many columns on a batched product is slower on a CPU than one product after the other.
 LEAST_LOOP_COLUMNS = 512
 
@@ -119,6 +122,100 @@ def iterate(
         x = add_product(x, x, higher_terms(gram, higher), beta=a)
         gram = None
     return x
+
+
+def iterate_on_host(
+    x: Tensor, polynomials: Sequence[OddPolynomial], *, safety: float = 1.0
+) -> tuple[Tensor, int] | None:
+    r"""Apply odd polynomials to x/(s·β), β = ‖xᴴx‖_F^½, where the host may look at β.
+
+    A look at β tells that x is finite, and the first polynomial of one matrix takes the division
+    into its coefficients: of small matrices checks, scaling and norms take as long as half of the
+    products.
+
+    Args:
+        x: a tall real matrix (m, n) or a stack (B, m, n) on a CPU, or the transposes of wide ones.
+        polynomials: with the safety in the first of them, as for :func:`iterate`.
+        safety: s.
+
+    Returns:
+        The iterate, and the power of two by which x had to be divided so that β is well within the
+        range of its dtype: the iterate of x times any power of two is the same to the bit. None for
+        a matrix that is zero or not finite, and for a stack in which one is, or beyond the range.
+    """
+    wide = x.stride(-2) == 1 < x.stride(-1)
+    y, power = (x.mT if wide else x), 0
+    c = y @ y.mT if wide else y.mT @ y
+    # The coefficients of the first polynomial are divided by odd powers of s·β, this the largest.
+    reach = 2 * (EXPONENTS[x.dtype] // (2 * len(polynomials[0]) - 1))
+    least, most = 2.0**-reach, 2.0**reach
+    if x.ndim == 3:
+        size = torch.linalg.vector_norm(c, dim=(-2, -1), keepdim=True)
+        if not all(least <= one <= most for one in size.flatten().tolist()):
+            return None
+        scale = (safety * size.sqrt()).reciprocal_()
+        y = _iterated_stack(y, c, scale, polynomials, wide)
+        return (y.mT if wide else y), 0
+    square = float(torch.linalg.vector_norm(c))
+    if not least <= square <= most:
+        greatest = float(y.abs().amax())
+        if not 0.0 < greatest < math.inf:
+            return None
+        power = math.frexp(greatest)[1]
+        y = times_power_of_two(y, -power)
+        c = y @ y.mT if wide else y.mT @ y
+        square = float(torch.linalg.vector_norm(c))
+    factor, first = 1.0 / (safety * math.sqrt(square)), []
+    step = factor * factor
+    for a in polynomials[0]:
+        first.append(a * factor)
+        factor = factor * step
+    y = _iterated(y, c, (tuple(first), *polynomials[1:]), wide)
+    return (y.mT if wide else y), power
+
+
+def _iterated(y: Tensor, c: Tensor, polynomials: Sequence[OddPolynomial], wide: bool) -> Tensor:
+    """The iterate of small y, whose first Gram matrix is c; of wide y it is y yᴴ."""
+    for index, (a, b, *rest) in enumerate(polynomials):
+        if index:
+            c = y @ y.mT if wide else y.mT @ y
+        left, alpha = (_terms(c, b, rest), 1.0) if rest else (c, b)
+        left, right = (left, y) if wide else (y, left)
+        y = torch.addmm(y, left, right, beta=a, alpha=alpha)
+    return y
+
+
+def _iterated_stack(
+    y: Tensor, c: Tensor, scale: Tensor, polynomials: Sequence[OddPolynomial], wide: bool
+) -> Tensor:
+    """The same of a stack times ``scale``. What a product is added to would be copied before."""
+    for index, (a, b, *rest) in enumerate(polynomials):
+        if index:
+            c = y @ y.mT if wide else y.mT @ y
+        else:
+            c.mul_(scale.square())
+        z = _terms(c, b, rest) if rest else c.mul_(b)
+        z.diagonal(dim1=-2, dim2=-1).add_(a)
+        if not index:
+            z.mul_(scale)
+        y = z @ y if wide else y @ z
+    return y
+
+
+def _terms(c: Tensor, b: float, rest: Sequence[float]) -> Tensor:
+    """bC + cC² + dC³ + eC⁴ of small matrices: the products of :func:`higher_terms`, little else.
+
+    C is used up.
+    """
+    if len(rest) == 1:
+        return add_product(c, c, c, beta=b, alpha=rest[0])
+    if len(rest) == 2 or b == 0.0 or rest[1] == 0.0:
+        return higher_terms(c, (b, *rest))
+    square = c @ c
+    lower = torch.add(c, square, alpha=rest[0] / b)
+    upper = c.add_(square, alpha=rest[2] / rest[1])
+    fused = lower.addmm_ if c.ndim == 2 else lower.baddbmm_
+    return fused(square, upper, beta=b, alpha=rest[1])
 
 
 def gram_weights(
