@@ -108,7 +108,8 @@ def test_the_condition_number_does_not_show_in_single_precision(found, method, k
 
 @pytest.mark.parametrize("case", GATHERED, ids=str)
 def test_what_needs_more_than_the_gram_matrix_is_brought_together(found, case):
-    checked(found[str(case)], 0, 64 * EPS)
+    """The square one by products alone, which multiply rounding by the slopes of polynomials."""
+    checked(found[str(case)], 0, 256 * EPS)
 
 
 def test_a_momentum_in_half_precision_goes_by_gram_too(found):

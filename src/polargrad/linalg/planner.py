@@ -53,7 +53,7 @@ PRODUCTS_MOST_ENTRIES, PRODUCTS_MOST_RATIO, SMALL_DEGREES = 25_600, 4, DEGREES[:
 # At training accuracy few eigenvalues cost less than a dozen products so small, in stacks too.
 EIGH_TRAINING_COLUMNS = 8
 # Terms of the rational function and degree of the polynomial after it, in order of cost: within
-# 0.046, 0.031 and 0.005 of 1, and rounding. On a CPU they beat products alone where those are large.
+# 0.046, 0.031 and 0.005 of 1, and rounding. On a CPU they beat products alone where products count.
 COMPOSED = ((1, 9), (2, 3), (2, 5))
 
 

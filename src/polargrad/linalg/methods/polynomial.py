@@ -179,9 +179,9 @@ def _iterated(y: Tensor, c: Tensor, polynomials: Sequence[OddPolynomial], wide: 
     for index, (a, b, *rest) in enumerate(polynomials):
         if index:
             c = y @ y.mT if wide else y.mT @ y
-        left, alpha = (_terms(c, b, rest), 1.0) if rest else (c, b)
-        left, right = (left, y) if wide else (y, left)
-        y = torch.addmm(y, left, right, beta=a, alpha=alpha)
+        if rest:  # c is not held any longer
+            c, b = _terms(c, b, rest), 1.0
+        y = torch.addmm(y, *((c, y) if wide else (y, c)), beta=a, alpha=b)
     return y
 
 
@@ -194,11 +194,11 @@ def _iterated_stack(
             c = y @ y.mT if wide else y.mT @ y
         else:
             c.mul_(scale.square())
-        z = _terms(c, b, rest) if rest else c.mul_(b)
-        z.diagonal(dim1=-2, dim2=-1).add_(a)
+        c = _terms(c, b, rest) if rest else c.mul_(b)
+        c.diagonal(dim1=-2, dim2=-1).add_(a)
         if not index:
-            z.mul_(scale)
-        y = z @ y if wide else y @ z
+            c.mul_(scale)
+        y = c @ y if wide else y @ c
     return y
 
 
