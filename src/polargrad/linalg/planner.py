@@ -47,9 +47,10 @@ NEWTON_LEAST_COLUMNS, NEWTON_MOST_COLUMNS = 33, 96
 # Above 320 columns a few large singular values over many small ones cost Newton up to 350 eps.
 NEWTON_DOUBLE_LEAST, NEWTON_DOUBLE_MOST = 96, 320
 REDUCTION_RATIO = 4.0
-# Up to so many entries, and no taller than so many times as wide, products alone cost less at
-# training accuracy than a factorization and all that stands around it.
-PRODUCTS_MOST_ENTRIES, PRODUCTS_MOST_RATIO, SMALL_DEGREES = 25_600, 4, DEGREES[:2]
+# Up to so many entries of a matrix no taller than so many times as wide, products alone cost less
+# at training accuracy than a factorization and all that stands around it.
+PRODUCTS_MOST = ((2, 40_000), (4, 16_384))
+SMALL_DEGREES = DEGREES[:2]
 # At training accuracy few eigenvalues cost less than a dozen products so small, in stacks too.
 EIGH_TRAINING_COLUMNS = 8
 # Terms of the rational function and degree of the polynomial after it, in order of cost: within
@@ -294,7 +295,7 @@ def _training(
         eigen = GramEigh(polish=0)
         if columns <= EIGH_TRAINING_COLUMNS and _keeps(eigen, rows, columns, dtype, tol):
             return eigen, "so few eigenvalues of a Gram matrix cost less than small products"
-        if rows <= PRODUCTS_MOST_RATIO * columns and rows * columns <= PRODUCTS_MOST_ENTRIES:
+        if any(rows <= k * columns and rows * columns <= most for k, most in PRODUCTS_MOST):
             for degrees in SMALL_DEGREES:
                 polynomial = _polynomial(degrees)
                 if _keeps(polynomial, rows, columns, dtype, tol):
