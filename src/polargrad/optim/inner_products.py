@@ -10,7 +10,7 @@ from polargrad.linalg.precision import double_dtype, working_dtype
 __all__ = ["inner_product", "products", "products_on_host"]
 
 # Parts of so many entries stay in a processor's own cache between the products of them.
-PART = 2**16
+PART = 2**17
 # Squares of float32 whose sums lie between these have lost nothing to overflow or underflow.
 SMALLEST, LARGEST = 1e-24, 1e36
 
@@ -58,14 +58,19 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     dtype = working_dtype(x.dtype)
     if x.is_contiguous() and y.is_contiguous():
-        size, pieces = PART, [torch.split(m.view(-1), PART) for m in (x, y)]
+        size, matrices = PART, (x.view(-1), y.view(-1))
+        pieces = [torch.split(m, PART) for m in matrices]
     else:
-        rows = max(1, PART // max(1, x.shape[1]))
-        size, pieces = rows * x.shape[1], [torch.split(m, rows) for m in (x, y)]
+        size = max(1, PART // max(1, x.shape[1])) * x.shape[1]
+        pieces = [torch.split(m, size // x.shape[1]) for m in (x, y)]
+    copied = [m.dtype != dtype or m.ndim > 1 for m in (pieces[0][0], pieces[1][0])]
     room = torch.empty(2, min(size, x.numel()), dtype=dtype)
     sums = []
-    for parts in zip(*pieces, strict=True):
-        a, b = (_flat(part, place) for part, place in zip(parts, room, strict=True))
+    for a, b in zip(*pieces, strict=True):
+        if copied[0]:
+            a = _copied(a, room[0])
+        if copied[1]:
+            b = _copied(b, room[1])
         sums += [a.dot(b), a.dot(a), b.dot(b)]
     inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
     if dtype == torch.float32 and not all(SMALLEST < float(s) < LARGEST for s in squares):
@@ -73,10 +78,8 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return inner, squares[0], squares[1]
 
 
-def _flat(part: Tensor, place: Tensor) -> Tensor:
-    """Some entries in a row, in the dtype of a place: as they lie there, or copied to the place."""
-    if part.dtype == place.dtype and part.is_contiguous():
-        return part.view(-1)
-    copied = place[: part.numel()]
-    copied.view(part.shape).copy_(part)
-    return copied
+def _copied(part: Tensor, place: Tensor) -> Tensor:
+    """Some entries in a row, copied to a place of another dtype."""
+    flat = place[: part.numel()]
+    flat.view(part.shape).copy_(part)
+    return flat
