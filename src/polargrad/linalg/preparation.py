@@ -40,7 +40,8 @@ class Prepared(NamedTuple):
 
     Attributes:
         scaled: the stack in its working dtype, every matrix divided by a power of two so that its
-            largest entry is in [1/2, 1); a matrix that is not finite is zero.
+            largest entry is in [1/2, 1), or by 1 where a method has seen that its norm is well
+            within the range; a matrix that is not finite is zero.
         exponent: the powers, an int or int32 of shape (..., 1, 1).
         finite: which matrices are finite, (..., 1, 1), or None where all are.
     """
