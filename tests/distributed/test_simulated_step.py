@@ -60,7 +60,10 @@ def test_operations_and_bytes_are_those_of_four_processes(run):
 
 
 def test_memory_is_what_processes_hold(run, monkeypatch):
-    """In stacks of two small matrices; a few numbers of each are not counted."""
+    """In stacks of two small matrices; a few numbers of each are not counted.
+
+    One stack more is simulated: a step that may not look at the norms holds it.
+    """
     count, kinds = 32, ("fully_shard", "hybrid", "replicated")
     measured = run(RANKS, [("memory", {"layout": kind, "count": count}) for kind in kinds])
     unit = 2 * 4 * 32 * 32
@@ -70,7 +73,7 @@ def test_memory_is_what_processes_hold(run, monkeypatch):
     optimizer = shared_cases.made("PolarGrad", groups)
     for kind, peaks in zip(kinds, measured, strict=True):
         held = simulate(optimizer, MESHES[kind], device="cpu").held / unit
-        assert held.tolist() == pytest.approx(peaks, rel=0.01)
+        assert (held - 1.0).tolist() == pytest.approx(peaks, rel=0.01)
 
 
 @pytest.mark.slow

@@ -140,8 +140,8 @@ def network_end(lr, momentum, steps=600):
 
 @pytest.mark.parametrize("momentum", [0.8, 0.95])
 def test_a_network_is_not_spoilt_by_its_first_steps(momentum):
-    """At most six times the error of the best rate of a sweep; a reach of 2(1 − β) gave twelve.
+    """At most eight times the error of the best rate of a sweep; a reach of 2(1 − β) gave twelve.
 
     Rates of 0.03, 0.1, 0.3, 1, 3 end at 0.041, 0.014, 0.0022, 0.0010, 0.011 (momentum 0.95).
     """
-    assert network_end(None, momentum) < 6.0 * network_end(1.0, momentum)
+    assert network_end(None, momentum) < 8.0 * network_end(1.0, momentum)
