@@ -25,6 +25,7 @@ from torch import Tensor
 import polargrad as pg
 from polargrad.experiments import completion, logistic, quadratic
 from polargrad.experiments.experiment import Experiment
+from polargrad.records import read_records
 
 FOUND = "found"
 CONSTANT, FALLING = "constant", "falling"
@@ -131,47 +132,88 @@ def table(results: dict[Run, float]) -> list[str]:
     return lines
 
 
-def draw(results: dict[Run, float], path: Path) -> None:
-    """Final metric against starting step, or lr relative to the published one."""
+# The rules in the order of their colours, the same in all panels.
+COLOURS = (
+    *(FOUND, "PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor"),
+    *("Armijo", "Barzilai–Borwein", "DoG", "Prodigy"),
+)
+GIVEN = ("PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor")
+LARGEST_GAP, LARGEST_LOSS = 1e10, 3.0
+
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def curves_of(results: dict[Run, float], problem: str) -> Curves:
+    """The ends of a problem against first steps, rates or factors, by rule."""
+    top = LARGEST_LOSS if problem == "6.2" else LARGEST_GAP
+    curves: Curves = defaultdict(list)
+    for run, value in results.items():
+        if run.problem == problem and run.number is not None:
+            name = run.rule if run.schedule == CONSTANT else f"{run.rule} falling"
+            curves[name].append((run.number, min(value, top)))
+    return curves
+
+
+def curves_of_language(path: Path) -> Curves:
+    """Those of the records of found_steps_language.py on its first seed, with its schedule."""
+    curves: Curves = defaultdict(list)
+    for line in read_records(path):
+        run = line["run"]
+        if run["number"] is not None and run["seed"] == 0 and run["schedule"] == "decay":
+            name = "PolarGrad, lr falling" if run["method"] == "PolarGrad" else run["method"]
+            curves[name].append((run["number"], float(line["validation_loss"])))
+    return curves
+
+
+def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
+    """Final metric against starting step, or lr, θ or factor."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in PROBLEMS if any(run.problem == name for run in results)]
-    figure, axes = plt.subplots(2, len(names), figsize=(4.2 * len(names), 6.4), squeeze=False)
-    for column, name in enumerate(names):
-        ends = [v for run, v in results.items() if run.problem == name and math.isfinite(v)]
-        top = min(max(ends), 1e10) if name != "6.2" else min(max(ends), 3.0)
-        curves: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-        for run, value in results.items():
-            if run.problem == name and run.number is not None:
-                curves[run.rule, run.schedule].append((run.number, min(value, top)))
-        for (rule, schedule), points in sorted(curves.items()):
-            given = rule in ("PolarGrad, lr", "OptMuon, θ", "Polyak, factor")
-            axis = axes[1 if given else 0, column]
-            label = rule if schedule == CONSTANT else f"{rule} falling"
-            wide = rule == FOUND
-            points.sort()
-            axis.plot(
-                *zip(*points, strict=True),
+    columns = [
+        (
+            f"{name}, after {PROBLEMS[name].steps} steps",
+            PROBLEMS[name].make().metric.replace("_", " "),
+            "linear" if name == "6.2" else "log",
+            curves_of(results, name),
+        )
+        for name in PROBLEMS
+        if any(run.problem == name for run in results)
+    ]
+    if language is not None:
+        found = curves_of_language(language)
+        columns.append(("language model, 400 steps", "nats per byte", "linear", found))
+    figure, axes = plt.subplots(2, len(columns), figsize=(4.2 * len(columns), 7.0), squeeze=False)
+    seen = {}
+    for column, (title, metric, scale, curves) in enumerate(columns):
+        for rule in COLOURS:
+            if rule not in curves:
+                continue
+            axis = axes[1 if rule in GIVEN else 0, column]
+            (seen[rule],) = axis.plot(
+                *zip(*sorted(curves[rule]), strict=True),
                 marker="o",
                 markersize=3,
-                linewidth=2.4 if wide else 1.1,
-                label="this package, lr=None" if wide else label,
-                zorder=3 if wide else 2,
+                linewidth=2.4 if rule == FOUND else 1.1,
+                color="black" if rule == FOUND else f"C{COLOURS.index(rule) - 1}",
+                zorder=3 if rule == FOUND else 2,
             )
         for row, what in enumerate(("first step", "learning rate, θ or factor")):
             axis = axes[row, column]
             axis.set_xscale("log")
-            axis.set_yscale("log" if name != "6.2" else "linear")
-            axis.set_title(f"{name}, after {PROBLEMS[name].steps} steps", fontsize=9)
+            axis.set_yscale(scale)
+            axis.set_title(title, fontsize=9)
             axis.set_xlabel(what, fontsize=8)
-            axis.set_ylabel(PROBLEMS[name].make().metric.replace("_", " "), fontsize=8)
+            axis.set_ylabel(metric, fontsize=8)
             axis.tick_params(labelsize=7)
-            axis.legend(fontsize=6)
-    figure.tight_layout()
+        axes[1, column].sharey(axes[0, column])
+    names = ["this package, lr=None" if rule == FOUND else rule for rule in seen]
+    figure.legend(list(seen.values()), names, loc="lower center", ncols=5, fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -183,13 +225,14 @@ def main() -> None:
     parser.add_argument("--problem", choices=tuple(PROBLEMS))
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     parser.add_argument("--figure", type=Path, help="draw all results there")
+    parser.add_argument("--language", type=Path, help="with the records of the language model")
     options = parser.parse_args()
     results = Results(options.out, Run, "metric")
     for problem in [options.problem] if options.problem else PROBLEMS:
         results.complete([] if options.table else planned(problem), finished)
     print("\n".join(table(results.known())))
     if options.figure is not None:
-        draw(results.known(), options.figure)
+        draw(results.known(), options.figure, options.language)
 
 
 if __name__ == "__main__":
