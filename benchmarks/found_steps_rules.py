@@ -1,6 +1,7 @@
 """How wide the good region of each rule for the step size is, on the paper's matrix problems.
 
-    python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1] [--figure F]
+    python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1]
+        [--figure docs/images/found_rules.png --language docs/data/found_language.jsonl]
 
 PolarGrad without momentum under every rule, from starting steps over six decades or with learning
 rates over seven around the published one, constant or falling linearly to zero; seed 42. A finished
@@ -208,7 +209,9 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
             axis.set_xlabel(what, fontsize=8)
             axis.set_ylabel(metric, fontsize=8)
             axis.tick_params(labelsize=7)
-        axes[1, column].sharey(axes[0, column])
+        limits = [end for axis in axes[:, column] for end in axis.get_ylim()]
+        for axis in axes[:, column]:
+            axis.set_ylim(min(limits), max(limits))
     names = ["this package, lr=None" if rule == FOUND else rule for rule in seen]
     figure.legend(list(seen.values()), names, loc="lower center", ncols=5, fontsize=8)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
