@@ -201,8 +201,8 @@ def test_a_look_at_the_norm_changes_rounding_alone(method, dtype, shape):
         pg.polar(a, method=method, nonfinite=nonfinite) for nonfinite in ("raise", "propagate")
     )
     assert factor_on_host(a, method) is not None
-    torch.testing.assert_close(quick.U, general.U, rtol=0, atol=1000 * torch.finfo(dtype).eps)
-    torch.testing.assert_close(quick.H, general.H, rtol=0, atol=1000 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(quick.U, general.U, rtol=0, atol=4000 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(quick.H, general.H, rtol=0, atol=4000 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("method", SMALL, ids=str)
@@ -230,7 +230,7 @@ def test_matrices_of_a_stack_are_as_if_alone(method):
     together = pg.polar_factor(stack, method=method)
     for one, u in zip(stack, together, strict=True):
         alone = pg.polar_factor(one, method=method)
-        torch.testing.assert_close(u, alone, rtol=0, atol=1000 * torch.finfo(torch.float32).eps)
+        torch.testing.assert_close(u, alone, rtol=0, atol=4000 * torch.finfo(torch.float32).eps)
 
 
 @pytest.mark.parametrize("shape", [(20, 12), (3, 20, 12), (12, 12)], ids=str)
