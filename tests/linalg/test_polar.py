@@ -200,7 +200,7 @@ def test_very_tall_matrices_do_not_lose_to_long_sums(shape, condition):
     assert residual(a, result.U, result.H, result.side) <= 5 * eps(torch.float32)
 
 
-@pytest.mark.parametrize("method", CONVERGED)
+@pytest.mark.parametrize("method", [*CONVERGED, PolarExpress(8, bound="schatten4")], ids=str)
 @pytest.mark.parametrize("columns", [1, 2, 5])
 def test_no_method_loses_to_long_sums(method, columns):
     """Squares that are summed one by one put the column of QDWH off by 88 eps."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from polargrad.linalg.coefficients import schedule
 from polargrad.linalg.methods.outcome import Factor, Promise, Work
 from polargrad.linalg.methods.polynomial import (
+    LONGEST_SUM,
     LOWER,
     Bound,
     check_bound,
@@ -152,13 +153,13 @@ class PolarExpress:
         As :func:`polargrad.linalg.methods.polynomial.iterate_on_host`; None also for matrices that
         are not small, or without the Schatten norm.
         """
-        if self.bound != "schatten4" or x.shape[-1] > MOST_COLUMNS_ON_HOST:
+        # Longer sums are taken in pieces, by the general way.
+        small = x.shape[-1] <= MOST_COLUMNS_ON_HOST and x.shape[-2] < LONGEST_SUM
+        if self.bound != "schatten4" or not small:
             return None
-        # Found once: they take as long as some products of a small matrix.
-        known: tuple[OddPolynomial, ...] | None = self.__dict__.get("_polynomials")
-        if known is None:
-            known = self.__dict__.setdefault("_polynomials", self.polynomials)
-        return iterate_on_host(x, known, safety=self.safety)
+        if "_polynomials" not in self.__dict__:  # they take as long as some products
+            self.__dict__["_polynomials"] = self.polynomials
+        return iterate_on_host(x, self.__dict__["_polynomials"], safety=self.safety)
 
     def __call__(self, x: Tensor) -> Factor:
         """Return the iterate of a tall stack ``x``, (m, n) or (B, m, n)."""
