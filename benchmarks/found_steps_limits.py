@@ -15,6 +15,7 @@ import argparse
 import itertools
 import math
 import statistics
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -56,30 +57,39 @@ class Quadratic:
         return bool((self.gap() <= self.bound).any())
 
 
+def counted(problem: Quadratic, advance: Callable[[int], None], most: int) -> float:
+    """Steps until a copy has arrived; infinity beyond ``most``."""
+    for step in range(most):
+        advance(step)
+        if problem.done():
+            return step + 1
+    return math.inf
+
+
 def of_schedules(condition: float, seed: int, most: int) -> float:
     """The steps of the best geometric schedule."""
     grid = torch.tensor(list(itertools.product(FIRST, STEPS_A_DECADE)), dtype=torch.float64)
     problem = Quadratic(condition, seed, len(grid))
-    for step in range(most):
+
+    def advance(step: int) -> None:
         sizes = grid[:, 0] * 10.0 ** (-step / grid[:, 1])
         problem.X -= sizes[:, None, None] * polar(problem.gradient(), method="svd").U
-        if problem.done():
-            return step + 1
-    return math.inf
+
+    return counted(problem, advance, most)
 
 
 def of_line_searches(condition: float, seed: int, most: int) -> float:
     """The steps of the best multiple of the exact line search."""
     factors = torch.tensor(FACTORS, dtype=torch.float64)
     problem = Quadratic(condition, seed, len(factors))
-    for step in range(most):
+
+    def advance(_: int) -> None:
         G = problem.gradient()
         U = polar(G, method="svd").U
         best = (G * U).sum((1, 2)) / (problem.weights * U.square()).sum((1, 2))
         problem.X -= (factors * best)[:, None, None] * U
-        if problem.done():
-            return step + 1
-    return math.inf
+
+    return counted(problem, advance, most)
 
 
 def of_the_run(condition: float, seed: int, most: int) -> float:
@@ -87,13 +97,13 @@ def of_the_run(condition: float, seed: int, most: int) -> float:
     problem = Quadratic(condition, seed, 1)
     X = Parameter(problem.X[0])
     optimizer = pg.PolarGrad([X], momentum=0.0, tol=None)
-    for step in range(most):
+
+    def advance(_: int) -> None:
         X.grad = problem.weights * X.detach()
         optimizer.step()
         problem.X = X.detach()[None]
-        if problem.done():
-            return step + 1
-    return math.inf
+
+    return counted(problem, advance, most)
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ COLOURS = (
     *(FOUND, "PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor"),
     *("Armijo", "Barzilai–Borwein", "DoG", "Prodigy"),
 )
-GIVEN = ("PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor")
+GIVEN = COLOURS[1:6]  # a number has to be chosen
 LARGEST_GAP, LARGEST_LOSS = 1e10, 3.0
 
 Curves = dict[str, list[tuple[float, float]]]

@@ -20,8 +20,8 @@ from polargrad.linalg.methods import SVD, GramEigh, Method, label
 from polargrad.linalg.methods import method as method_of
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.planner import plan
-from polargrad.linalg.precision import HALF, double_dtype
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
+from polargrad.linalg.precision import double_dtype
 from polargrad.linalg.preparation import (
     NonFinite,
     Prepared,
@@ -272,10 +272,7 @@ def _decompose(
 ) -> tuple[Prepared, Factor]:
     """Prepare A and call the method: the factor has A's orientation and the working dtype."""
     # Where nothing has to be raised nothing is looked at.
-    quick = None
-    if nonfinite == "raise":
-        wide = A.float() if A.dtype in HALF and dtype == torch.float32 else A
-        quick = factor_on_host(wide, chosen, dtype)
+    quick = factor_on_host(A, chosen, dtype) if nonfinite == "raise" else None
     if quick is not None:
         scaled, power, factor = quick
         return Prepared(scaled, power, None), completed(factor, chosen) if complete else factor

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polargrad.linalg.methods import GramEigh, GramZolotarev, Method, PolarExpress
 from polargrad.linalg.methods.outcome import Factor, SplitFactor
+from polargrad.linalg.precision import HALF
 from polargrad.linalg.preparation import is_plain
 from polargrad.linalg.products import inner
 from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
@@ -53,7 +54,7 @@ def factor_and_norm(
         return None
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
-    quick = _on_host(A.squeeze(0), method)
+    quick = _on_host(A.squeeze(0), method) if isinstance(method, PolarExpress) else None
     if quick is not None:
         scaled, power, factor = quick
         value = times_power_of_two(inner(scaled, factor.U).to(dtype), power)
@@ -88,7 +89,8 @@ def factor_on_host(
     for a matrix that is zero, or a stack in which one is.
 
     Args:
-        A: shape (m, n) or (B, m, n). Not changed.
+        A: shape (m, n) or (B, m, n); in half precision it is taken to a wider ``compute_dtype``.
+            Not changed.
         method: the description of the method.
         compute_dtype: as for ``polar``.
 
@@ -102,13 +104,13 @@ def factor_on_host(
     """
     if not isinstance(method, PolarExpress) or A.ndim > 3:
         return None
+    if A.dtype in HALF and compute_dtype == torch.float32:
+        A = A.float()
     return _on_host(A, method) if _covers(A, method, compute_dtype) else None
 
 
-def _on_host(A: Tensor, method: Method) -> tuple[Tensor, int, Factor] | None:
+def _on_host(A: Tensor, method: PolarExpress) -> tuple[Tensor, int, Factor] | None:
     """The same of matrices that it is for."""
-    if not isinstance(method, PolarExpress):
-        return None
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
     found = method.on_host(A.mT if wide else A)

@@ -350,10 +350,8 @@ class MatrixOptimizer(Optimizer):
                         v for p, v in zip(group["params"], views, strict=True) if id(p) in kept
                     ]
                 form = self._geometry(group)
-                share = self._sharing
-                matrix_update(
-                    group, number, form, params, views, self.state, gate, decay, share, looks
-                )
+                of_step = (self.state, gate, decay, self._sharing, looks)
+                matrix_update(group, number, form, params, views, *of_step)
 
     def _geometry(self, group: dict[str, Any]) -> Geometry:
         """What the geometry of a group describes, made once: a given Hessian is decomposed."""

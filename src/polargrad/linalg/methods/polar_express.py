@@ -113,11 +113,11 @@ class PolarExpress:
     @property
     def polynomials(self) -> tuple[OddPolynomial, ...]:
         """The polynomial of each step, safety included, to be applied to σ/(s·β)."""
-        if self.published:
-            return schedule("polar_express", self.steps, self.safety)
-        # The generator has safety on the first polynomial too; here division by s·β is that.
-        first, *rest = self._scaled()
-        return (*with_safety([first], 1.0 / self.safety, 1), *rest)
+        if not self.published:
+            # The generator has safety on the first polynomial too; here division by s·β is that.
+            first, *rest = self._scaled()
+            return (*with_safety([first], 1.0 / self.safety, 1), *rest)
+        return schedule("polar_express", self.steps, self.safety)
 
     @property
     def deviation(self) -> float:

@@ -145,7 +145,7 @@ def iterate_on_host(
     """
     wide = x.stride(-2) == 1 < x.stride(-1)
     y, power = (x.mT if wide else x), 0
-    c = y @ y.mT if wide else y.mT @ y
+    c = _small_gram(y, wide)
     # The coefficients of the first polynomial are divided by odd powers of s·β, this the largest.
     reach = 2 * (EXPONENTS[x.dtype] // (2 * len(polynomials[0]) - 1))
     least, most = 2.0**-reach, 2.0**reach
@@ -163,7 +163,7 @@ def iterate_on_host(
             return None
         power = math.frexp(greatest)[1]
         y = times_power_of_two(y, -power)
-        c = y @ y.mT if wide else y.mT @ y
+        c = _small_gram(y, wide)
         square = float(torch.linalg.vector_norm(c))
     factor, first = 1.0 / (safety * math.sqrt(square)), []
     step = factor * factor
@@ -174,11 +174,16 @@ def iterate_on_host(
     return (y.mT if wide else y), power
 
 
+def _small_gram(y: Tensor, wide: bool) -> Tensor:
+    """The smaller Gram matrix of small y, whose sums are short."""
+    return y @ y.mT if wide else y.mT @ y
+
+
 def _iterated(y: Tensor, c: Tensor, polynomials: Sequence[OddPolynomial], wide: bool) -> Tensor:
     """The iterate of small y, whose first Gram matrix is c; of wide y it is y yᴴ."""
     for index, (a, b, *rest) in enumerate(polynomials):
         if index:
-            c = y @ y.mT if wide else y.mT @ y
+            c = _small_gram(y, wide)
         if rest:  # c is not held any longer
             c, b = _terms(c, b, rest), 1.0
         y = torch.addmm(y, *((c, y) if wide else (y, c)), beta=a, alpha=b)
@@ -191,7 +196,7 @@ def _iterated_stack(
     """The same of a stack times ``scale``. What a product is added to would be copied before."""
     for index, (a, b, *rest) in enumerate(polynomials):
         if index:
-            c = y @ y.mT if wide else y.mT @ y
+            c = _small_gram(y, wide)
         else:
             c.mul_(scale.square())
         c = _terms(c, b, rest) if rest else c.mul_(b)
