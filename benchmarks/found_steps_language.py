@@ -23,6 +23,7 @@ from resumable import Results
 from step_rules import RULES
 
 import polargrad as pg
+from polargrad.errors import NonFiniteError
 from polargrad.language import Input, open_input
 from polargrad.language.evaluation import language_model_loss, validation_loss
 from polargrad.language.optimizers import MOMENTUM
@@ -33,6 +34,8 @@ PRESET = preset_of("tiny")
 VECTOR_LR = 3e-2  # the best of benchmarks/tiny_sweep.py for every optimizer
 BETAS = (0.9, 0.95)
 FOUND, MUON, POLAR, ADAM = "found", "Muon", "PolarGrad", "AdamW"
+DIRECTIONS = "found, of directions"
+OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.04}
 
 
 @dataclass(frozen=True, order=True)
@@ -67,15 +70,27 @@ def planned(steps: int, seeds: Sequence[int]) -> list[Run]:
     runs += [Run(FOUND, None, "constant", first, steps)]
     runs += [Run(MUON, lr, "constant", first, steps) for lr in (5e-3, 1e-2)]
     runs += [Run(FOUND, start, "decay", others[0], steps) for start in (1e-4, 1e-1)]
+    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-4, 1e-1)]
+    runs += [Run(FOUND, start, "decay", others[0], steps) for start in (1e-3, 1e-2)]
+    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-3, 1e-2)]
     runs += [Run("DoG", start, "decay", first, steps) for start in (1e-4, 1e-2)]
     runs += [Run("Prodigy", start, "decay", first, steps) for start in (1e-4, 1e-2)]
     runs += [Run("OptMuon, θ", lr, "decay", first, steps) for lr in (1e-2, 1e-1, 1.0)]
     runs += [Run(ADAM, lr, "decay", first, steps) for lr in (1e-3, 2e-3)]
-    runs += [Run(FOUND, start, "decay", others[0], steps) for start in (1e-3, 1e-2)]
     runs += [Run(MUON, lr, "decay", first, steps) for lr in (2.5e-3, 4e-2, 8e-2)]
     runs += [Run(POLAR, 6e-2, "decay", seed, steps) for seed in others]
-    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-4, 1e-1)]
-    runs += [Run(FOUND, start, "decay", s, steps) for s in others[1:] for start in (1e-3, 1e-2)]
+    runs += [Run(DIRECTIONS, None, "decay", first, steps)]
+    runs += [Run("Prodigy", 1e-2, "decay", seed, steps) for seed in others[:2]]
+    runs += [Run("Prodigy", start, "decay", first, steps) for start in (1e-3, 1e-1, 1.0)]
+    runs += [Run("DoG", start, "decay", first, steps) for start in (1e-6, 1e-3)]
+    runs += [Run("OptMuon, θ", lr, "decay", first, steps) for lr in (0.03, 0.3, 3.0)]
+    runs += [Run(ADAM, lr, "decay", first, steps) for lr in (5e-4, 4e-3, 8e-3, 1.6e-2)]
+    runs += [Run(POLAR, lr, "decay", first, steps) for lr in (1.5e-2, 2.4e-1, 4.8e-1)]
+    runs += [Run(POLAR, lr, "constant", first, steps) for lr in (3e-2, 6e-2, 1.2e-1)]
+    runs += [Run("Prodigy", 1e-2, "constant", first, steps)]
+    runs += [Run("OptMuon, θ", lr, "constant", first, steps) for lr in (1e-1, 1.0)]
+    runs += [Run(ADAM, lr, "constant", first, steps) for lr in (1e-3, 2e-3)]
+    runs += [Run(MUON, lr, "constant", first, steps) for lr in (2.5e-3, 2e-2)]
     return runs
 
 
@@ -85,7 +100,9 @@ class Hidden:
     def __init__(self, run: Run, matrices: Sequence[torch.nn.Parameter]) -> None:
         self.matrices, self.rule, self.optimizer = list(matrices), None, None
         number = run.number
-        if run.method in (FOUND, POLAR):
+        if run.method == DIRECTIONS:
+            self.optimizer = pg.PolarGrad(self.matrices, first_step=number, **OF_DIRECTIONS)
+        elif run.method in (FOUND, POLAR):
             start = {"first_step": number} if run.method == FOUND else {"lr": number}
             self.optimizer = pg.PolarGrad(self.matrices, momentum=MOMENTUM, nesterov=True, **start)
         elif run.method == MUON:
@@ -95,7 +112,7 @@ class Hidden:
         else:
             data = [p.data for p in self.matrices]
             self.rule = RULES[run.method](data, number, momentum=MOMENTUM)
-        self.lr = 1.0 if run.method == FOUND else number
+        self.lr = 1.0 if run.method in (FOUND, DIRECTIONS) else number
 
     @torch.no_grad()
     def step(self, share: float) -> None:
@@ -128,7 +145,10 @@ def trained(run: Run, data: Input) -> float:
         share = linear(step, run.steps) if run.schedule == "decay" else 1.0
         rest.param_groups[0]["lr"] = VECTOR_LR * share
         rest.step()
-        hidden.step(share)
+        try:
+            hidden.step(share)
+        except NonFiniteError:
+            return math.inf
     return validation_loss(model, data.data.validation, PRESET)
 
 

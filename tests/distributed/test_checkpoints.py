@@ -57,7 +57,7 @@ def check(road, preset, tmp_path):
         torch.testing.assert_close(parts[-1][1][f"model.{name}"], value, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("preset", ["PolarGrad, found"])
+@pytest.mark.parametrize("preset", ["PolarGrad, found", "PolarGrad, polar-first, found"])
 def test_from_one_process_to_four_to_two_to_one(tmp_path, preset):
     """And after all of it the parameters are those of one process that never stopped."""
     check(ROAD, preset, tmp_path)

@@ -13,7 +13,6 @@ FEW += [(layout, "Muon", 2) for layout in ("replicated", "fully_shard")]
 KINDS = (
     "PolarGrad",
     "PolarGrad, recorded",
-    "PolarGrad, polar-first, found",
     "PolarGrad, polyak",
     "PolarGrad, corrected",
     "OneSidedPolarGrad",
@@ -22,16 +21,19 @@ KINDS = (
     "SOAP",
 )
 FEW += [("fully_shard", preset, 2) for preset in KINDS]
+# What directions say is followed two steps later.
+OF_DIRECTIONS = "PolarGrad, polar-first, found"
+FEW += [(layout, OF_DIRECTIONS, 5) for layout in ("hybrid", "fully_shard", "tensor parallel")]
 OF_TWO = ("replicated", "fully_shard", "fully_shard, last dimension", "tensor parallel")
 MANY = [(layout, preset, 20) for layout in layouts.LAYOUTS for preset in MAIN]
 MANY += [("fully_shard", preset, 20) for preset in PRESETS if preset not in MAIN]
 
 
-def checked(results):
+def checked(results, tolerance=EXACT):
     """The largest distance over the processes, of a step that has changed every parameter."""
     for distance, name, moved in results:
         assert moved > 1e-4
-        assert distance < EXACT, name
+        assert distance < tolerance, name
 
 
 def cases_of(tried):
@@ -53,7 +55,10 @@ BY_ONE = [("one_by_one", {"layout": layout}) for layout in ("replicated", "fully
 BACK = ("shards_into_a_whole_state", {"layout": "hybrid"})
 LOADED = ("whole_state_into_shards", {"layout": "hybrid"})
 RATIO = ("ratio_of_sums", {})
-SAME = [("same_everywhere", {"preset": preset}) for preset in ("PolarGrad, found", "Shampoo")]
+SAME = [
+    ("same_everywhere", {"preset": preset})
+    for preset in ("PolarGrad, found", OF_DIRECTIONS, "Shampoo")
+]
 ROUNDED = ("copies_agree", {"layout": "hybrid"})
 
 
@@ -165,7 +170,7 @@ def two(run):
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "preset", "steps"), MANY)
 def test_after_twenty_steps_in_four_processes(four, layout, preset, steps):
-    checked(four[layout, preset, steps])
+    checked(four[layout, preset, steps], 4 * EXACT)  # rounding adds up
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Step sizes that the run finds: the rule against a loop, invariances, state, and problems."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -55,8 +56,9 @@ def clipped(value):
 class Rule:
     """The rule of a group of matrices, written from its formulas with plain numbers."""
 
-    def __init__(self, sizes, reach, rate=RATE):
+    def __init__(self, sizes, reach, rate=RATE, counts_falls=False):
         self.sizes, self.reach, self.rate = list(sizes), list(reach), rate
+        self.falls, self.counts_falls = 0.0, counts_falls
         self.squares = [Mean(0.95) for _ in sizes]
         self.square, self.trend = Mean(0.95), Mean(0.8)
 
@@ -69,6 +71,8 @@ class Rule:
         if not votes:
             return self.sizes
         mean = sum(votes) / len(votes)
+        if mean:
+            self.falls = 0.99 * self.falls + max(0.0, -mean)
         z = clipped(mean / math.sqrt(self.square.after(mean * mean))) if mean else 0.0
         trend = self.trend.after(z) if mean else 0.0
         for i, own in enumerate(x):
@@ -81,7 +85,8 @@ class Rule:
         if z <= 0:
             return 1.1 * self.rate * mean
         sure = max(0.0, trend) ** 2 if self.sizes[i] < self.reach[i] else 0.0
-        return (self.rate + (math.log(2) - self.rate) * sure) * z * share**2
+        slower = 1 + self.falls / 5 if self.counts_falls else 1.0
+        return (self.rate + (math.log(2) - self.rate) * sure) * z * share**2 / slower
 
 
 def half(x):
@@ -94,23 +99,38 @@ def angle(g, d):
     return clipped(float((g * d).sum()) / lengths) if lengths else 0.0
 
 
+def chance(beta, share):
+    """The cosine of successive averages of independent terms, from their weights themselves."""
+    past = (1 - share) * (1 - beta)
+    weights = [past + share, *(past * beta**k for k in range(1, 2000))]
+    together = sum(a * b for a, b in itertools.pairwise(weights))
+    return together / sum(a * a for a in weights)
+
+
+def share_of_newest(nesterov, beta):
+    return 1 - beta if nesterov is True else float(nesterov)
+
+
 def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, decay=0.0, lr=1.0):
     """Yield X and the size of each step; ``gradients(X, k)`` are those of step k."""
     x, m, last = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
-    rule = Rule([first_size(start, beta)], [farthest(start, beta)])
+    of_directions, turn = order == "polar-first", 0.0
+    rule = Rule([first_size(start, beta)], [farthest(start, beta)], counts_falls=of_directions)
+    newest = share_of_newest(nesterov, beta)
     for k in range(1000):
         g = gradients(x, k)
         multiplier = lr(k) if callable(lr) else lr
-        rule.follow([angle(g, last)], min(1.0, multiplier))
+        rule.follow([turn if of_directions else angle(g, last)], min(1.0, multiplier))
         if order == "momentum-first":
             m = beta * m + (1 - beta) * g
-            signal = beta * m + (1 - beta) * g if nesterov and beta else m
-            u, _ = polar(signal)
+            u, _ = polar((1 - newest) * m + newest * g)
         else:
             d, _ = polar(g)
             m = beta * m + (1 - beta) * d
-            u = beta * m + (1 - beta) * d if nesterov else m
+            u = (1 - newest) * m + newest * d
         u = u + decay * x
+        # What directions say is known at the next step; a first one says nothing.
+        turn = angle(u, last) - chance(beta, newest) if last.any() and multiplier else 0.0
         last = half(u) * (multiplier > 0)
         x = x - multiplier * rule.sizes[0] * u
         yield x, rule.sizes[0]
@@ -140,7 +160,15 @@ CASES = {
     "momentum-first": {"beta": 0.8},
     "Nesterov": {"beta": 0.8, "nesterov": True},
     "polar-first": {"beta": 0.8, "order": "polar-first"},
+    "a share of the newest": {"beta": 0.8, "nesterov": 0.05},
     "polar-first, Nesterov": {"beta": 0.8, "order": "polar-first", "nesterov": True},
+    "polar-first, a share": {"beta": 0.9, "order": "polar-first", "nesterov": 0.04},
+    "polar-first, decay": {"beta": 0.8, "order": "polar-first", "decay": 0.05},
+    "polar-first, restarts": {
+        "beta": 0.5,
+        "order": "polar-first",
+        "lr": lambda k: 0.5 * (1 + math.cos(math.pi * (k % 9) / 9)) * (k % 9 < 8),
+    },
     "decay": {"decay": 0.05},
     "momentum-first, decay": {"beta": 0.5, "decay": 0.05},
     "warmup": {"lr": lambda k: min(1.0, k / 10)},

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from quadratics import Quadratic, randn
+from quadratics import OF_DIRECTIONS, Quadratic, randn
 from torch import nn
 
 import polargrad as pg
-from polargrad import optim
+from polargrad.optim.engine import MatrixOptimizer
 from polargrad.optim.step_size import SIZE
 
 
@@ -24,12 +24,19 @@ def noisy_end(optimizer, x, problem, noise, steps, falling, seed):
     return sum(gaps[-steps // 10 :]) / (steps // 10)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+WAYS = {
+    "no momentum": {"momentum": 0.0},
+    "momentum-first": {"momentum": 0.9},
+    "of directions": OF_DIRECTIONS,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "noise",
     [pytest.param(0.01, marks=pytest.mark.slow), 0.1, pytest.param(1.0, marks=pytest.mark.slow)],
 )
-def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, momentum):
+def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, way):
     """Twelve rates over four decades, each with the same linear decay; the first step is 0.01."""
     problem, steps = Quadratic(12, 6, condition=10.0), 400
 
@@ -37,40 +44,64 @@ def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, momentu
         x = nn.Parameter(randn(12, 6, seed=5))
         return noisy_end(make(x), x, problem, noise, steps, falling=True, seed=5000)
 
-    found = end(lambda x: pg.PolarGrad([x], momentum=momentum, method="svd"))
+    found = end(lambda x: pg.PolarGrad([x], method="svd", **WAYS[way]))
     best = min(
-        end(
-            lambda x, lr=lr: optim.PolarMuon(
-                [x], lr, momentum=momentum, nesterov=False, method="svd"
-            )
-        )
+        end(lambda x, lr=lr: MatrixOptimizer([x], lr, magnitude="unit", method="svd", **WAYS[way]))
         for lr in torch.logspace(-4, 0, 12).tolist()
     )
     assert found < 3.0 * best
 
 
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("noise", "bound"),
+    [
+        pytest.param(0.01, 0.5, marks=pytest.mark.slow),
+        (0.1, 1.0),
+        pytest.param(1.0, 2.0, marks=pytest.mark.slow),
+        pytest.param(10.0, 5.0, marks=pytest.mark.slow),  # hardly to move is best
+    ],
+)
+def test_directions_anneal_without_a_schedule(noise, bound, seed):
+    """Against the best of nine constant rates over four decades, after 1000 steps."""
+    problem = Quadratic(12, 6, condition=10.0)
+
+    def end(make):
+        x = nn.Parameter(randn(12, 6, seed=5))
+        return noisy_end(make(x), x, problem, noise, 1000, falling=False, seed=5000 * seed)
+
+    options = {"method": "svd"} | OF_DIRECTIONS
+    found = end(lambda x: pg.PolarGrad([x], **options))
+    rates = torch.logspace(-4, 0, 9).tolist()
+    best = min(
+        end(lambda x, lr=lr: MatrixOptimizer([x], lr, magnitude="unit", **options)) for lr in rates
+    )
+    assert found < bound * best
+
+
 @pytest.mark.parametrize("jump", [1e-3, 1e3])
-def test_the_data_change_suddenly(jump):
+@pytest.mark.parametrize(("way", "steps"), [("no momentum", 250), ("of directions", 500)])
+def test_the_data_change_suddenly(jump, way, steps):
     """After convergence the solution is another, a thousand times nearer or farther."""
     problem = Quadratic(12, 6, condition=10.0)
     x = nn.Parameter(randn(12, 6, seed=5))
-    optimizer = pg.PolarGrad([x], momentum=0.0, method="svd")
+    optimizer = pg.PolarGrad([x], method="svd", **WAYS[way])
     for phase in range(2):
         before = problem.gap(x.detach())
-        for _ in range(250):
+        for _ in range(steps):
             x.grad = problem.gradient(x.detach())
             optimizer.step()
         assert problem.gap(x.detach()) < 1e-10 * before, phase
         problem.solution = problem.solution + jump * randn(12, 6, seed=7)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_a_factor_that_is_zero(momentum):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_factor_that_is_zero(way):
     """LoRA: W = B A with B = 0, of which the first gradient of A is zero."""
     target = 0.3 * randn(16, 4, seed=1) @ randn(4, 12, seed=2)
     a, b = nn.Parameter(randn(4, 12, seed=3) / math.sqrt(12)), nn.Parameter(torch.zeros(16, 4))
     b.data = b.data.double()
-    optimizer = pg.PolarGrad([a, b], momentum=momentum, method="svd")
+    optimizer = pg.PolarGrad([a, b], method="svd", **WAYS[way])
     losses = []
     for _ in range(400):
         optimizer.zero_grad()
@@ -97,11 +128,12 @@ def test_a_schedule_that_is_restarted():
     assert problem.gap(x.detach()) < 0.1 * problem.gap(randn(12, 6, seed=5))
 
 
+@pytest.mark.parametrize("way", ["no momentum", "of directions"])
 @pytest.mark.parametrize("power", [2.0, 4.0])
-def test_an_objective_that_is_steeper_than_any_quadratic(power):
+def test_an_objective_that_is_steeper_than_any_quadratic(power, way):
     """Σ|x|^2p/2p: fixed rates diverge from far away; here a step too long is followed by less."""
     x = nn.Parameter(100.0 * randn(8, 5))
-    optimizer = pg.PolarGrad([x], momentum=0.0, method="svd", first_step=1e4)
+    optimizer = pg.PolarGrad([x], method="svd", first_step=1e4, **WAYS[way])
     values = []
     for _ in range(400):
         optimizer.zero_grad()

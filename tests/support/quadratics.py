@@ -4,6 +4,9 @@ import math
 
 import torch
 
+# What docs/step_size.md recommends for matrix problems.
+OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.04}
+
 
 def randn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

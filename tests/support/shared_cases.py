@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 from peak import Peak
+from quadratics import OF_DIRECTIONS
 from sent import Sent
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -42,7 +43,10 @@ PRESETS = {
         pg.PolarGrad,
         {"lr": 0.05, "bias_correction": True, "nesterov": True, "maximize": True},
     ),
-    "PolarGrad, polar-first, found": (pg.PolarGrad, {"lr": None, "order": "polar-first"}),
+    "PolarGrad, polar-first, found": (
+        pg.PolarGrad,
+        {"lr": None, "weight_decay": 0.1} | OF_DIRECTIONS,
+    ),
     "PolarGrad, rounds": (
         pg.PolarGrad,
         {"lr": 0.05, "weight_decay": 0.1, "approximation": {"name": "rounds", "every": 3}},

@@ -165,7 +165,7 @@ class MatrixOptimizer(Optimizer):
         momentum: float = 0.0,
         momentum_form: str = "ema",
         order: str = "momentum-first",
-        nesterov: bool = False,
+        nesterov: bool | float = False,
         bias_correction: bool = False,
         weight_decay: float = 0.0,
         decay_per_step: float = 0.0,

@@ -12,14 +12,17 @@ from polargrad.linalg.precision import double_dtype
 from polargrad.optim.early_looks import Look
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, by_device, numbers_of
-from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, cosine, followed
+from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, chance_cosine, cosine, followed
 from polargrad.optim.inner_products import products, products_on_host
 from polargrad.optim.shared_sums import sums
+from polargrad.optim.signal import newest_share
 from polargrad.optim.step_size import (
     EVIDENCE,
     FOUND_KEYS,
+    LOOK,
     REACH,
     SIZE,
+    looks_at_directions,
     start_step_size,
     step_size,
 )
@@ -58,12 +61,15 @@ class FoundSteps:
         self.share: Tensor | float = (
             multiplier.clamp(max=1.0) if isinstance(multiplier, Tensor) else min(multiplier, 1.0)
         )
+        self.of_directions = looks_at_directions(group)
+        self.turns: dict[int, tuple[Tensor, ...]] = {}
         self.taken: dict[int, Tensor] = {}
         self.after: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def _start(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Give parameters their first sizes, where they have none yet."""
-        missing = [any(key not in state[p] for key in FOUND_KEYS) for p in params]
+        keys = (*FOUND_KEYS, LOOK) if looks_at_directions(self.group) else FOUND_KEYS
+        missing = [any(key not in state[p] for key in keys) for p in params]
         fresh = [e for e in self.entries if missing[e.parameter]]
         lengths: list[list[Tensor]] = [[] for _ in params]
         # One exchange for all matrices on a device.
@@ -91,9 +97,7 @@ class FoundSteps:
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
         reach = torch.stack(numbers_of(REACH, entries, owners))
-        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
-        cosines = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
-        cosines = -cosines if self.group["maximize"] else cosines
+        cosines, begun = self._said(entries, owners)
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
         rate = RATE if rate is None else rate
@@ -102,8 +106,21 @@ class FoundSteps:
             self.after.append((kept[key], list(values.unbind(0))))
         first = self.group["first_step"]
         if first is not None:
-            sizes = torch.where(evidence[:, OWN_WEIGHT] == 0, first, sizes)
+            sizes = torch.where(begun, sizes, first)
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
+
+    def _said(
+        self, entries: Sequence[Entry], owners: Sequence[Mapping[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        """What there is to follow of each matrix, and whether it has been stepped before."""
+        if self.of_directions:
+            turns = torch.stack(numbers_of(LOOK, entries, owners))
+            begun = turns.isfinite()
+            return torch.where(begun, turns, 0.0), begun
+        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
+        cosines = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
+        known = torch.stack(numbers_of(EVIDENCE, entries, owners))[:, OWN_WEIGHT] != 0
+        return -cosines if self.group["maximize"] else cosines, known | (cosines != 0)
 
     def _look(self, entry: Entry) -> Look:
         """⟨G, D⟩, ‖G‖² and ‖D‖² of one matrix, or of a part of it, in float64."""
@@ -119,8 +136,13 @@ class FoundSteps:
         """The sizes of the steps of a stack, (B,)."""
         return torch.stack([self.taken[i] for i in positions])
 
-    def decayed(self, entries: Sequence[Entry], direction: Tensor) -> Tensor:
-        r"""Return :math:`D + \lambda X` of a stack of directions, and keep it."""
+    def decayed(self, entries: Sequence[Entry], direction: Tensor, new: Tensor) -> Tensor:
+        r"""Return :math:`D + \lambda X` of a stack of directions, and keep it.
+
+        Args:
+            entries: the matrices, or parts of them.
+            direction: D, of which ``new`` is the newest term or D itself.
+        """
         decay = self.group["weight_decay"]
         if isinstance(decay, Tensor) or decay:
             matrices = torch.stack([entry.target.matrix() for entry in entries])
@@ -129,12 +151,42 @@ class FoundSteps:
         taken = direction
         if isinstance(self.share, Tensor) or not self.share:
             taken = direction * (self.share > 0)  # what was not taken says nothing of its size
+        if self.of_directions:
+            for entry, one, newest in zip(entries, taken.unbind(0), new.unbind(0), strict=True):
+                self._turn(entry, one, newest)
         shaped = [d.reshape(t.shape) for d, t in zip(taken.unbind(0), targets, strict=True)]
         store(targets, shaped, self.gate)
         return direction
 
+    def _turn(self, entry: Entry, direction: Tensor, newest: Tensor) -> None:
+        """Look at how a direction, or a part of one, lies to the last, while both are here."""
+        assert entry.last is not None  # as entries have where sizes are found
+        last = entry.last.matrix()
+        alone = self.gate is None and last.device.type == "cpu"
+        inner = products_on_host if alone else products
+        moved = (newest != 0).any().to(double_dtype(newest.dtype))
+        self.turns[id(entry)] = (*inner(direction, last), moved)
+
+    def _look_at_directions(self) -> None:
+        """What the directions of this step say of its size."""
+        beta = self.group["momentum"]
+        beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
+        chance = chance_cosine(beta, newest_share(self.group["nesterov"], beta))
+        for positions in by_device(self.entries).values():
+            entries = [self.entries[i] for i in positions]
+            looks = sums(entries, 4, lambda e: self.turns[id(e)], "how directions turn")
+            inner, of_new, of_last, moved = looks.unbind(1)
+            turn = cosine(inner, of_new.sqrt(), of_last.sqrt())
+            # A zero gradient says nothing, and neither does a first direction.
+            said = (moved > 0) & (of_last > 0) & (of_new > 0)
+            turn = torch.where(said, turn - chance, 0.0).float()
+            places = numbers_of(LOOK, entries, [self.owners[i] for i in positions])
+            self.after.append((places, list(turn.unbind(0))))
+
     def keep(self) -> None:
         """Keep what was found, once all matrices have been stepped."""
+        if self.of_directions:
+            self._look_at_directions()
         for targets, values in self.after:
             store(targets, values, self.gate)
 

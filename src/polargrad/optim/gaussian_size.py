@@ -77,7 +77,7 @@ def newton_schulz_rms(shape: Sequence[int], method: NewtonSchulz | None = None) 
     )
 
 
-def momentum_rms(momentum: float, *, nesterov: bool = False) -> float:
+def momentum_rms(momentum: float, *, nesterov: bool | float = False) -> float:
     r"""Return how much smaller than a gradient its average is, if gradients are independent.
 
     For M ← βM + (1 − β)G with independent G of mean zero, after many steps,
@@ -86,12 +86,14 @@ def momentum_rms(momentum: float, *, nesterov: bool = False) -> float:
               \qquad \frac{\operatorname{rms}(\beta M + (1-\beta)G)}{\operatorname{rms} G}
               = (1-\beta)\sqrt{(1+\beta)^2 + \frac{\beta^4}{1-\beta^2}}
 
+    and for (1 − a)M + aG the same with the weights (1 − a)(1 − β) + a and (1 − a)(1 − β)βᵏ.
+
     This is the limit of pure noise. A gradient that stays the same has the ratio 1; a real one lies
     between.
 
     Args:
         momentum: β in [0, 1).
-        nesterov: whether the gradient is looked at once more.
+        nesterov: whether the gradient is looked at once more; a number is a.
 
     Raises:
         ValueError: if ``momentum`` is outside [0, 1).
@@ -105,8 +107,9 @@ def momentum_rms(momentum: float, *, nesterov: bool = False) -> float:
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if nesterov:
-        tail = momentum**4 / (1.0 - momentum**2)
-        return (1.0 - momentum) * math.sqrt((1.0 + momentum) ** 2 + tail)
+        share = 1.0 - momentum if nesterov is True else nesterov
+        past = (1.0 - share) * (1.0 - momentum)
+        return math.sqrt((past + share) ** 2 + (past * momentum) ** 2 / (1.0 - momentum**2))
     return math.sqrt((1.0 - momentum) / (1.0 + momentum))
 
 

@@ -53,7 +53,7 @@ class GradientDescent(MatrixOptimizer):
         *,
         momentum: float = 0.0,
         momentum_form: str = "ema",
-        nesterov: bool = False,
+        nesterov: bool | float = False,
         weight_decay: float = 0.0,
         **options: Unpack[EngineOptions],
     ) -> None:

@@ -22,7 +22,7 @@ from polargrad.linalg.precision import COMPUTE_DTYPES
 from polargrad.linalg.preparation import check_choice
 from polargrad.optim.approximations import check_approximation
 from polargrad.optim.routing.views import logical_shapes
-from polargrad.optim.signal import FORMS
+from polargrad.optim.signal import FORMS, is_averaged
 from polargrad.optim.step_size import FOUND, GIVEN, STEP_SIZES, is_found
 
 ORDERS = ("momentum-first", "polar-first", "polyak")
@@ -47,7 +47,6 @@ MATRIX_CHOICES: dict[str, tuple[object, ...]] = {
     "order": ORDERS,
     "momentum_form": FORMS,
     "magnitude": MAGNITUDES,
-    "nesterov": (True, False),
     "bias_correction": (True, False),
     "rounding": ROUNDINGS,
     "step_size": STEP_SIZES,
@@ -153,6 +152,7 @@ def check_matrix_options(options: dict[str, Any]) -> None:
         options[key] = _number(key, options[key], below)
     for key, allowed in MATRIX_CHOICES.items():
         check_choice(key, options[key], allowed)
+    _check_nesterov(options)
     _check_common(options)
     for key, allowed in (("compute_dtype", tuple(COMPUTE_DTYPES)), ("state_dtype", STATE_DTYPES)):
         if options[key] is not None:
@@ -177,6 +177,26 @@ def check_matrix_options(options: dict[str, Any]) -> None:
             f"compute_dtype must be None, float32 or float64 for method {description.name!r}, "
             f"got {options['compute_dtype']}"
         )
+
+
+def _check_nesterov(options: dict[str, Any]) -> None:
+    """Check Nesterov's look ahead: whether, or by which share of the newest."""
+    given = options["nesterov"]
+    if isinstance(given, bool):
+        return
+    number = isinstance(given, (int, float)) and 0.0 < given < 1.0
+    if not number:
+        raise ValueError(
+            f"nesterov must be True, False or a share of the newest in (0, 1), got {given!r}"
+        )
+    options["nesterov"] = float(given)
+    if options["momentum_form"] != "ema":
+        raise ValueError(
+            f"nesterov={given} is a share of an average, for momentum_form='ema', got "
+            f"{options['momentum_form']!r}"
+        )
+    if not is_averaged(options):
+        raise ValueError(f"nesterov={given} needs a momentum above 0, got 0: it would do nothing")
 
 
 def _check_common(options: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@ r"""The step sizes that a run finds: what a look at the gradients says of them, 
 
 The derivative of the objective with respect to the size of the last step is −⟨G, D⟩, with G the
 gradient after it and D its direction. Its sign is what matters, and how far it can be trusted; its
-own root mean square takes the unit away, and all matrices of a group vote.
+own root mean square takes the unit away, and all matrices of a group vote. Where directions are
+averages of polar factors, they say it themselves: they turn less than averages of independent ones
+while all go on, and more once all go back and forth.
 """
 
 from __future__ import annotations
@@ -12,10 +14,21 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["COLUMNS", "LARGEST", "OWN_WEIGHT", "RATE", "cosine", "followed"]
+__all__ = [
+    "COLUMNS",
+    "FALLS",
+    "LARGEST",
+    "OWN_WEIGHT",
+    "RATE",
+    "chance_cosine",
+    "cosine",
+    "followed",
+]
 
 # What a matrix keeps: two averages of its own, and what its group knows, the same for all of it.
 COLUMNS = ("weight", "square", "group weight", "group square", "trend weight", "trend")
+# One more where falls are counted, which a group knows too.
+FALLS = "falls"
 OWN_WEIGHT, GROUP_WEIGHT = COLUMNS.index("weight"), COLUMNS.index("group weight")
 
 # docs/step_size.md has what other values do.
@@ -32,6 +45,10 @@ FALL = 1.1
 OWN = 0.1
 # The memory of a root mean square, and of the trend.
 MEMORY, TREND_MEMORY = 0.95, 0.8
+# Falls are remembered over some 100 looks; after so many growing is half as fast. Where noise is
+# all that moves, growing and falling would hold each other at a size at which stiff directions only
+# go back and forth. With a longer memory a sudden change of the data is answered too slowly.
+FALL_MEMORY, PATIENCE = 0.99, 5.0
 # A size stays a number whatever the objective does: one without a minimum doubles it for ever.
 LARGEST = 1e30
 
@@ -56,6 +73,36 @@ def cosine(slope: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
         tensor([-1.,  1.,  0.])
     """
     return ((slope / sizes) / lengths).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).float()
+
+
+def chance_cosine(momentum: float | Tensor, share: float | Tensor = 0.0) -> float | Tensor:
+    r"""Return the cosine of successive averages whose terms are independent, of mean zero.
+
+    .. math::
+       D_k = (1-a) M_k + a\,U_k = \sum_j w_j U_{k-j}, \qquad
+       c_0 = \frac{\sum_j w_j w_{j+1}}{\sum_j w_j^2}
+           = \frac{w_0 w_1 + \beta w_1^2/(1-\beta^2)}{w_0^2 + w_1^2/(1-\beta^2)}
+
+    with M ← βM + (1 − β)U, w₀ = (1 − a)(1 − β) + a and w₁ = (1 − a)(1 − β)β, after many steps.
+
+    Args:
+        momentum: β in [0, 1).
+        share: a in [0, 1): 0 for M itself, 1 − β for Nesterov's.
+
+    Returns:
+        c₀ in [0, 1).
+
+    Example:
+        >>> chance_cosine(0.9), round(chance_cosine(0.9, 0.1), 3)
+        (0.9, 0.658)
+
+    Source: N. Hansen and A. Ostermeier, *Completely derandomized self-adaptation in evolution
+    strategies* (2001), for the comparison with independent steps.
+    """
+    past = (1.0 - share) * (1.0 - momentum)
+    newest, before = past + share, past * momentum
+    tail = before**2 / (1.0 - momentum**2)
+    return (newest * before + momentum * tail) / (newest**2 + tail)
 
 
 def followed(
@@ -83,11 +130,13 @@ def followed(
     x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
     there were. A step that a schedule holds back to the share f of its size says less of how far
     one could go: what makes a size grow counts f². From its reach on a size grows at the rate η
-    alone.
+    alone. Where falls are counted, growing is slower by the factor 1/(1 + n/5), with n the sum of
+    all falls :math:`-\bar x` over some 100 looks (Kesten's rule).
 
     Args:
         sizes: s, float32, (N,).
-        evidence: what earlier calls returned, zeros to begin with, float32, (N, 6).
+        evidence: what earlier calls returned, zeros to begin with, float32, (N, 6), or (N, 7) where
+            falls are counted.
         cosines: c of :func:`cosine`, (N,); where one is 0 the matrix has no vote.
         reach: up to which sizes may double, (N,).
         rate: η.
@@ -104,7 +153,8 @@ def followed(
         tensor([3.5833])
 
     Source: A. G. Baydin et al., *Online learning rate adaptation with hypergradient descent*
-    (2018), for the derivative; the vote, its scale and the asymmetry are of this package.
+    (2018), for the derivative; H. Kesten, *Accelerated stochastic approximation* (1958), for what
+    counts falls; the vote, its scale and the asymmetry are of this package.
     """
     seen = cosines != 0
     own = _averaged(evidence[:, 0], evidence[:, 1], cosines.square(), MEMORY, seen)
@@ -112,7 +162,7 @@ def followed(
     mean = torch.where(seen, x, 0.0).sum() / seen.sum().clamp(min=1)
     # All know the same, but for one whose gradient was missing for some time.
     best = evidence.index_select(0, evidence[:, GROUP_WEIGHT].argmax().view(1))[0]
-    weight, square, trend_weight, trend = best[GROUP_WEIGHT:].unbind(0)
+    weight, square, trend_weight, trend, *falls = best[GROUP_WEIGHT:].unbind(0)
     looked = mean != 0
     weight, square = _averaged(weight, square, mean.square(), MEMORY, looked)
     z = _scaled(mean, weight, square)
@@ -121,10 +171,14 @@ def followed(
 
     quick = torch.where(sizes < reach, (SURE_RATE - rate) * sure**SURE_POWER, 0.0)
     growing = (rate + quick) * z
+    if falls:
+        more = FALL_MEMORY * falls[0] - mean.clamp(max=0.0)
+        falls = [torch.where(looked, more, falls[0])]
+        growing = growing / (1.0 + falls[0] / PATIENCE)
     held = share * share
     common = torch.where(z > 0, held * growing, FALL * rate * mean)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
-    known = torch.stack([weight, square, trend_weight, trend])
+    known = torch.stack([weight, square, trend_weight, trend, *falls])
     after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)
     return (sizes * torch.exp(common + apart)).clamp(max=LARGEST), after
 

@@ -42,7 +42,7 @@ from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import Region, View
 from polargrad.optim.shared_step import reads_of, step_shared
-from polargrad.optim.signal import as_read, is_averaged, mixed
+from polargrad.optim.signal import as_read, is_averaged, mixed, own_share
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import is_found, step_length
 
@@ -280,7 +280,8 @@ class Update:
     def _mixed(self, momentum: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
         """A stack of momenta as it is used, with the look ahead of Nesterov."""
         ahead = new if self.group["nesterov"] else None
-        return mixed(momentum, ahead, self.beta, form=self.group["momentum_form"], counts=counts)
+        form, share = self.group["momentum_form"], own_share(self.group)
+        return mixed(momentum, ahead, self.beta, form=form, counts=counts, share=share)
 
     def ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
@@ -366,10 +367,11 @@ class Update:
         if self.averaged and self.group["order"] == "polyak":
             self._move(positions, entries, self._summed(entries, direction, scale))
             return
+        new = direction
         if self.averaged and not self.first:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
-            direction = self.found.decayed(entries, direction)
+            direction = self.found.decayed(entries, direction, new)
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:

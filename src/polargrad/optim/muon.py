@@ -80,7 +80,7 @@ class Muon(MatrixOptimizer):
         lr: float | Tensor | None = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
-        nesterov: bool = True,
+        nesterov: bool | float = True,
         ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
         eps: float | None = None,
         ns_steps: int = 5,

@@ -91,7 +91,7 @@ class PolarGrad(MatrixOptimizer):
         momentum: float = 0.95,
         momentum_form: str = "ema",
         order: str = "momentum-first",
-        nesterov: bool = False,
+        nesterov: bool | float = False,
         bias_correction: bool = False,
         weight_decay: float = 0.0,
         max_dual_norm: float | None = None,

@@ -59,7 +59,7 @@ class PolarMuon(MatrixOptimizer):
         lr: float | Tensor | None,
         *,
         momentum: float = 0.95,
-        nesterov: bool = True,
+        nesterov: bool | float = True,
         weight_decay: float = 0.0,
         max_dual_norm: float | None = None,
         **options: Unpack[PolarOptions],

@@ -17,11 +17,19 @@ from polargrad.optim.buffers import BUFFER, KEPT, buffer_dtype, signal_dtype
 from polargrad.optim.entries import count_of
 from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
-from polargrad.optim.hypergradient import COLUMNS
 from polargrad.optim.matrix import STEP
 from polargrad.optim.rounds import COUNT
 from polargrad.optim.sketches import sketch_shapes
-from polargrad.optim.step_size import EVIDENCE, GIVEN, LAST, LAST_DTYPE, REACH, SIZE
+from polargrad.optim.step_size import (
+    EVIDENCE,
+    GIVEN,
+    LAST,
+    LAST_DTYPE,
+    LOOK,
+    REACH,
+    SIZE,
+    evidence_columns,
+)
 from polargrad.optim.vector import STATE
 
 __all__ = ["OF_ITS_SHAPE", "SKIPPED", "check_loadable", "in_our_order", "migrate", "restore"]
@@ -130,8 +138,8 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
         LAST: example.to(LAST_DTYPE),
         KEPT: example.to(signal_dtype(options, parameter)),
         COUNT: torch.empty((), dtype=torch.float32, device="meta"),
-        **dict.fromkeys((STEP, SIZE, REACH), counted),
-        EVIDENCE: counted[:, None].expand(-1, len(COLUMNS)),
+        **dict.fromkeys((STEP, SIZE, REACH, LOOK), counted),
+        EVIDENCE: counted[:, None].expand(-1, len(evidence_columns(options))),
         **geometry_state(form, example, view),
         **_expected_sketch(options, parameter, view),
     }

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from polargrad.linalg.precision import HALF
 
-__all__ = ["FORMS", "as_read", "is_averaged", "mixed", "signal_from", "weight"]
+__all__ = [
+    *("FORMS", "as_read", "is_averaged", "mixed", "newest_share", "own_share", "signal_from"),
+    "weight",
+]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
 FORMS = ("ema", "heavy-ball")
@@ -23,14 +26,16 @@ def mixed(
     *,
     form: str,
     counts: Tensor | None,
+    share: float | None = None,
 ) -> Tensor:
-    r"""A stack of momenta as it is used: with Nesterov's look ahead, and corrected for its bias.
+    r"""A stack of momenta as it is used: with a look ahead, and corrected for its bias.
 
     .. math::
        \begin{aligned}
          &\text{plain} & &M & &M/(1-\beta^t) \\
          &\text{Nesterov} & &\beta M + (1-\beta)\,x &
            &\beta M/(1-\beta^{t+1}) + (1-\beta)\,x/(1-\beta^t) \\
+         &\text{a share } a & &(1-a) M + a\,x & &(1-a) M/(1-\beta^t) + a\,x \\
          &\text{heavy ball, Nesterov} & &\beta M + x
        \end{aligned}
 
@@ -42,12 +47,17 @@ def mixed(
         beta: β.
         form: ``"ema"`` or ``"heavy-ball"``.
         counts: t of each matrix, (B,), for a correction; None without.
+        share: a, of the newest; None for Nesterov's.
 
     Returns:
         The stack, which may be ``momentum`` itself.
 
-    Source: Y. Nesterov (1983); T. Dozat, *Incorporating Nesterov momentum into Adam* (2016).
+    Source: Y. Nesterov (1983); T. Dozat, *Incorporating Nesterov momentum into Adam* (2016);
+    J. Ma and D. Yarats, *Quasi-hyperbolic momentum and Adam for deep learning* (2019), for a.
     """
+    if new is not None and share is not None:
+        past = mixed(momentum, None, beta, form=form, counts=counts)
+        return torch.lerp(past, new, share)
     if counts is None:
         if new is None:
             return momentum
@@ -61,6 +71,19 @@ def mixed(
         return momentum / now
     ahead = (1.0 - beta ** (t + 1)).to(momentum.dtype)
     return beta * momentum / ahead + (1.0 - beta) * new / now
+
+
+def own_share(group: Mapping[str, Any]) -> float | None:
+    """The share of the newest that a group gives as a number, None for Nesterov's or none."""
+    given = group["nesterov"]
+    return None if isinstance(given, bool) else float(given)
+
+
+def newest_share(nesterov: bool | float, beta: float | Tensor) -> float | Tensor:
+    """The share a of the newest in (1 − a)M + a·x; 1 − β for True, as Nesterov's is."""
+    if nesterov is True:
+        return 1.0 - beta
+    return float(nesterov)
 
 
 def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
@@ -109,7 +132,8 @@ def signal_from(group: Mapping[str, Any], stacks: Sequence[Tensor]) -> Tensor:
         return momentum
     beta, ahead = group["momentum"], gradient if group["nesterov"] else None
     beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
-    return mixed(momentum, ahead, beta, form=group["momentum_form"], counts=None)
+    share = own_share(group)
+    return mixed(momentum, ahead, beta, form=group["momentum_form"], counts=None, share=share)
 
 
 def _working(x: Tensor) -> Tensor:

@@ -10,22 +10,13 @@ import torch
 from torch import Tensor
 
 from polargrad.geometry import magnitude
-from polargrad.optim.hypergradient import COLUMNS
+from polargrad.optim.hypergradient import COLUMNS, FALLS
+from polargrad.optim.signal import is_averaged
 
 __all__ = [
-    *(
-        "EVIDENCE",
-        "FOUND",
-        "FOUND_KEYS",
-        "GIVEN",
-        "LAST",
-        "LAST_DTYPE",
-        "REACH",
-        "SIZE",
-        "STEP_SIZES",
-    ),
-    *("decay_factor", "is_found", "start_step_size", "step_length"),
-    "step_size",
+    *("EVIDENCE", "FOUND", "FOUND_KEYS", "GIVEN", "LAST", "LAST_DTYPE", "LOOK", "REACH", "SIZE"),
+    *("STEP_SIZES", "decay_factor", "evidence_columns", "is_found", "looks_at_directions"),
+    *("start_step_size", "step_length", "step_size"),
 ]
 
 GIVEN, FOUND = "given", "hypergradient"
@@ -35,6 +26,8 @@ STEP_SIZES = (GIVEN, FOUND)
 LAST, SIZE, EVIDENCE = "last_direction", "step_size", "step_size_evidence"
 REACH = "step_size_reach"
 FOUND_KEYS = (LAST, SIZE, EVIDENCE, REACH)
+# Where directions are looked at, what the last two said; infinite before the first.
+LOOK = "step_size_look"
 # Of the last direction only an angle is asked: rounding it turns that by less than noise does.
 LAST_DTYPE = torch.bfloat16
 # The first size, as a share of the root mean square of the singular values, and of a matrix that is
@@ -118,6 +111,24 @@ def is_found(group: Mapping[str, Any]) -> bool:
     return bool(group.get("step_size", GIVEN) == FOUND)
 
 
+def looks_at_directions(group: Mapping[str, Any]) -> bool:
+    """Whether averages of polar factors say of themselves how long steps should be.
+
+    Approximations repeat directions, which then say nothing of the next.
+    """
+    return (
+        is_found(group)
+        and group["order"] == "polar-first"
+        and is_averaged(group)
+        and group.get("approximation") is None
+    )
+
+
+def evidence_columns(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is kept of the looks of each matrix."""
+    return (*COLUMNS, FALLS) if looks_at_directions(group) else COLUMNS
+
+
 def start_step_size(group: Mapping[str, Any], lengths: Tensor, own: dict[str, Any]) -> None:
     """Give a parameter the state of a step size that is found, but for the last direction.
 
@@ -134,4 +145,7 @@ def start_step_size(group: Mapping[str, Any], lengths: Tensor, own: dict[str, An
     else:
         sizes = reach.clamp(max=first)
     own[SIZE], own[REACH] = sizes, reach
-    own[EVIDENCE] = torch.zeros(len(lengths), len(COLUMNS), device=lengths.device)
+    columns = evidence_columns(group)
+    own[EVIDENCE] = torch.zeros(len(lengths), len(columns), device=lengths.device)
+    if looks_at_directions(group):
+        own[LOOK] = torch.full_like(sizes, math.inf)

@@ -59,7 +59,8 @@ class Rule:
             ``"largest_dimension"`` or ``"unit"``.
         momentum_form: ``"ema"``, M ← βM + (1 − β)G, or ``"heavy-ball"``, M ← βM + G, which is
             1/(1 − β) times as large: a step of degree 0 does not see it, PolarGrad's does.
-        nesterov: whether the gradient is looked at once more after the average.
+        nesterov: whether the gradient is looked at once more after the average; a number in (0, 1)
+            is its share.
         factor_rms: RMS of the singular values of the polar factor that is used: 1 if it is exact;
             see :func:`polargrad.optim.gaussian_size.newton_schulz_rms` for Muon's five steps.
 
@@ -81,7 +82,7 @@ class Rule:
     decay_per_step: float = 0.0
     adjust: str | None = None
     momentum_form: str = "ema"
-    nesterov: bool = False
+    nesterov: bool | float = False
     factor_rms: float = 1.0
 
     def __post_init__(self) -> None:
@@ -97,7 +98,9 @@ class Rule:
         self._refuse("factor_rms", self.factor_rms != 1.0, ("muon", "polargrad"))
         matrix = tuple(kind for kind in KINDS if kind != "adamw")
         self._refuse("momentum_form", self.momentum_form != "ema", matrix)
-        self._refuse("nesterov", self.nesterov, matrix)
+        if not isinstance(self.nesterov, bool):
+            _check_number("nesterov", self.nesterov, above=0.0, below=1.0)
+        self._refuse("nesterov", bool(self.nesterov), matrix)
         self._refuse("decay_per_step", self.decay_per_step != 0.0, matrix)
 
     def _refuse(self, option: str, given: bool, kinds: tuple[str, ...]) -> None:
