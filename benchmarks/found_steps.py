@@ -1,11 +1,13 @@
 """PolarGrad without a learning rate, on the paper's matrix problems and on random quadratics.
 
     python benchmarks/found_steps.py [--seeds 42 142 242] [--part paper|quadratics]
+        [--way directions|gradients]
 
-One setting for all: ``PolarGrad(params, momentum=0)``, float64 and a converged factor for 6.1, what
-the experiments use elsewhere. The first step is the default (0.05 of the root mean square of the
+One setting for all: averages of polar factors that say themselves how long steps should be (the
+default), or no momentum and the gradients (``--way gradients``); float64 and a converged factor for
+6.1, what the experiments use elsewhere. The first step is the default (0.05 of the root mean square of the
 singular values) or the number given, in the spectral norm. Printed are medians over the seeds, and
-the worst. Random quadratics of 16 × 16 and 24 × 6, and columns of 24: steps to a relative gap of
+the worst. Random quadratics, and columns of 24: steps to a relative gap of
 1e-12, at most 3000.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +35,17 @@ PAPER: tuple[tuple[Callable[[], Experiment], torch.dtype, tuple[int, ...]], ...]
     (logistic, torch.float32, (100, 300, 1500)),
     (completion, torch.float32, (50, 100, 150)),
 )
+WAYS: dict[str, dict[str, Any]] = {
+    "directions": {"momentum": 0.9, "order": "polar-first", "nesterov": 0.03},
+    "gradients": {"momentum": 0.0},
+}
 STARTS = (None, 1e-4, 1e-2, 1.0, 10.0, 1e2)
-CONDITIONS = (1.0, 10.0, 1e2, 1e3, 1e6, 1e8)
+CONDITIONS = (1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e8)
 MOST = 3000
+QUADRATICS = (
+    *(("Kronecker", (16, 16)), ("Kronecker", (24, 12)), ("Kronecker", (64, 16))),
+    *(("general", (24, 6)), ("general", (24, 1))),
+)
 
 
 def begun(
@@ -49,11 +60,16 @@ def begun(
 
 
 def curve(
-    experiment: Experiment, seed: int, dtype: torch.dtype, first: float | None, at: Sequence[int]
+    experiment: Experiment,
+    seed: int,
+    dtype: torch.dtype,
+    first: float | None,
+    at: Sequence[int],
+    way: str,
 ) -> list[float]:
     """The metric of an experiment after some steps."""
     task, unknowns, tol = begun(experiment, seed, dtype)
-    optimizer = pg.PolarGrad(unknowns, momentum=0.0, tol=tol, first_step=first)
+    optimizer = pg.PolarGrad(unknowns, tol=tol, first_step=first, **WAYS[way])
     found = []
     for step in range(max(at)):
         task.advance()
@@ -91,14 +107,16 @@ def hessian(
     return lambda X: (full @ X.flatten()).view(m, n)
 
 
-def steps_to_converge(kind: str, shape: tuple[int, int], condition: float, seed: int) -> float:
+def steps_to_converge(
+    kind: str, shape: tuple[int, int], condition: float, seed: int, way: str
+) -> float:
     """Steps to a relative gap of 1e-12 from a random start; infinity beyond the budget."""
     apply = hessian(kind, shape, condition, seed)
     start = torch.randn(
         shape, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64
     )
     X = Parameter(start.clone())
-    optimizer = pg.PolarGrad([X], momentum=0.0, tol=None)
+    optimizer = pg.PolarGrad([X], tol=None, **WAYS[way])
     bound = 1e-12 * float((start * apply(start)).sum())
     for step in range(MOST):
         X.grad = apply(X.detach())
@@ -108,13 +126,13 @@ def steps_to_converge(kind: str, shape: tuple[int, int], condition: float, seed:
     return math.inf
 
 
-def paper(seeds: Sequence[int]) -> None:
+def paper(seeds: Sequence[int], way: str) -> None:
     """A table of the paper's three problems."""
     print("| problem | first step | after steps | metric, median | worst |\n|---|---|---|---|---|")
     for make, dtype, at in PAPER:
         experiment = make()
         for first in STARTS:
-            curves = [curve(experiment, seed, dtype, first, at) for seed in seeds]
+            curves = [curve(experiment, seed, dtype, first, at, way) for seed in seeds]
             columns = list(zip(*curves, strict=True))
             steps = ", ".join(map(str, at))
             medians = ", ".join(f"{statistics.median(c):.3g}" for c in columns)
@@ -123,14 +141,14 @@ def paper(seeds: Sequence[int]) -> None:
             print(f"| {experiment.section} | {start} | {steps} | {medians} | {worst} |", flush=True)
 
 
-def quadratics(seeds: Sequence[int]) -> None:
+def quadratics(seeds: Sequence[int], way: str) -> None:
     """A table of random quadratics."""
     heads = " | ".join(f"κ = {condition:g}" for condition in CONDITIONS)
     print(f"| Hessian | shape | {heads} |\n|---|---|{'---|' * len(CONDITIONS)}")
-    for kind, shape in (("Kronecker", (16, 16)), ("general", (24, 6)), ("general", (24, 1))):
+    for kind, shape in QUADRATICS:
         cells = []
         for condition in CONDITIONS:
-            steps = [steps_to_converge(kind, shape, condition, seed) for seed in seeds]
+            steps = [steps_to_converge(kind, shape, condition, seed, way) for seed in seeds]
             median = statistics.median(steps)
             cells.append(f"{median:.0f}" if median <= MOST else f"more than {MOST}")
         print(f"| {kind} | {shape[0]} × {shape[1]} | {' | '.join(cells)} |", flush=True)
@@ -141,12 +159,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(PUBLISHED_SEEDS))
     parser.add_argument("--part", choices=("paper", "quadratics"))
+    parser.add_argument("--way", choices=tuple(WAYS), default="directions")
     options = parser.parse_args()
     if options.part != "quadratics":
-        paper(options.seeds)
+        paper(options.seeds, options.way)
         print()
     if options.part != "paper":
-        quadratics(options.seeds)
+        quadratics(options.seeds, options.way)
     where = provenance()
     print(f"\ntorch {where['torch']}, {where['threads']} threads, {where['processor']}")
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from found_steps import WAYS
 from resumable import Results
 from step_rules import RULES
 
@@ -35,7 +36,6 @@ VECTOR_LR = 3e-2  # the best of benchmarks/tiny_sweep.py for every optimizer
 BETAS = (0.9, 0.95)
 FOUND, MUON, POLAR, ADAM = "found", "Muon", "PolarGrad", "AdamW"
 DIRECTIONS = "found, of directions"
-OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.04}
 
 
 @dataclass(frozen=True, order=True)
@@ -101,7 +101,7 @@ class Hidden:
         self.matrices, self.rule, self.optimizer = list(matrices), None, None
         number = run.number
         if run.method == DIRECTIONS:
-            self.optimizer = pg.PolarGrad(self.matrices, first_step=number, **OF_DIRECTIONS)
+            self.optimizer = pg.PolarGrad(self.matrices, first_step=number, **WAYS["directions"])
         elif run.method in (FOUND, POLAR):
             start = {"first_step": number} if run.method == FOUND else {"lr": number}
             self.optimizer = pg.PolarGrad(self.matrices, momentum=MOMENTUM, nesterov=True, **start)

@@ -3,10 +3,10 @@
     python benchmarks/found_steps_limits.py [--seeds 42 142 242] [--most 30000]
 
 Quadratics X ↦ AXB of 16 × 16 with sides of condition √κ each, from a random start. U is the polar
-factor of the gradient itself, and the sizes are chosen with hindsight: the best of a grid of
-geometric schedules s = s₀·10^(−k/h), or of multiples of the exact line search
-s = ⟨G, U⟩ / ⟨U, AUB⟩. Counted are the steps to a relative gap of 1e-12, beside those of the sizes
-that the run finds; printed are medians over the seeds.
+factor of the gradient itself, or an average of such factors, and the sizes are chosen with
+hindsight: the best of a grid of geometric schedules s = s₀·10^(−k/h), or of multiples of the exact
+line search s = ⟨G, U⟩ / ⟨U, AUB⟩. Counted are the steps to a relative gap of 1e-12, beside those of
+the sizes that the run finds; printed are medians over the seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from found_steps import WAYS
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -66,14 +68,19 @@ def counted(problem: Quadratic, advance: Callable[[int], None], most: int) -> fl
     return math.inf
 
 
-def of_schedules(condition: float, seed: int, most: int) -> float:
-    """The steps of the best geometric schedule."""
+def of_schedules(
+    condition: float, seed: int, most: int, momentum: float = 0.0, share: float = 0.0
+) -> float:
+    """The steps of the best geometric schedule, along averages of polar factors."""
     grid = torch.tensor(list(itertools.product(FIRST, STEPS_A_DECADE)), dtype=torch.float64)
     problem = Quadratic(condition, seed, len(grid))
+    average = torch.zeros_like(problem.X)
 
     def advance(step: int) -> None:
         sizes = grid[:, 0] * 10.0 ** (-step / grid[:, 1])
-        problem.X -= sizes[:, None, None] * polar(problem.gradient(), method="svd").U
+        U = polar(problem.gradient(), method="svd").U
+        average.lerp_(U, 1.0 - momentum)
+        problem.X -= sizes[:, None, None] * torch.lerp(average, U, share)
 
     return counted(problem, advance, most)
 
@@ -92,11 +99,11 @@ def of_line_searches(condition: float, seed: int, most: int) -> float:
     return counted(problem, advance, most)
 
 
-def of_the_run(condition: float, seed: int, most: int) -> float:
+def of_the_run(condition: float, seed: int, most: int, way: str = "gradients") -> float:
     """The steps of sizes that the run finds."""
     problem = Quadratic(condition, seed, 1)
     X = Parameter(problem.X[0])
-    optimizer = pg.PolarGrad([X], momentum=0.0, tol=None)
+    optimizer = pg.PolarGrad([X], tol=None, **WAYS[way])
 
     def advance(_: int) -> None:
         X.grad = problem.weights * X.detach()
@@ -120,6 +127,8 @@ def main() -> None:
         "the best geometric schedule": of_schedules,
         "the best multiple of the exact line search": of_line_searches,
         "found by the run": of_the_run,
+        "the best geometric schedule, averages": partial(of_schedules, momentum=0.9, share=0.03),
+        "found by the run, averages": partial(of_the_run, way="directions"),
     }
     for name, rule in rules.items():
         cells = []

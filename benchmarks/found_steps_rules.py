@@ -3,7 +3,8 @@
     python benchmarks/found_steps_rules.py --out runs/found-rules [--problem 6.1]
         [--figure docs/images/found_rules.png --language docs/data/found_language.jsonl]
 
-PolarGrad without momentum under every rule, from starting steps over six decades or with learning
+PolarGrad without momentum under every rule (this package's beside that along averages of polar
+factors, "of directions"), from starting steps over six decades or with learning
 rates over seven around the published one, constant or falling linearly to zero; seed 42. A finished
 run is one line of OUT/results.jsonl and is not run again: the command can be stopped and started.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from found_steps import begun
+from found_steps import WAYS, begun
 from resumable import Results
 from step_rules import RULES
 from torch import Tensor
@@ -28,7 +29,7 @@ from polargrad.experiments import completion, logistic, quadratic
 from polargrad.experiments.experiment import Experiment
 from polargrad.records import read_records
 
-FOUND = "found"
+FOUND, DIRECTIONS = "found", "found, of directions"
 CONSTANT, FALLING = "constant", "falling"
 
 
@@ -66,7 +67,7 @@ class Run:
 def planned(problem: str) -> list[Run]:
     """All runs of a problem; a rule that needs the loss has none where only a batch is seen."""
     rates = [PROBLEMS[problem].published * factor for factor in FACTORS]
-    runs = [Run(problem, FOUND, start, CONSTANT) for start in (None, *STARTS)]
+    runs = [Run(problem, r, s, CONSTANT) for r in (FOUND, DIRECTIONS) for s in (None, *STARTS)]
     runs += [
         Run(problem, "PolarGrad, lr", lr, schedule)
         for lr in rates
@@ -88,8 +89,9 @@ def finished(run: Run) -> float:
     task, unknowns, tol = begun(experiment, 42, spec.dtype)
     values = [X.data for X in unknowns]
     optimizer = rule = None
-    if run.rule == FOUND:
-        optimizer = pg.PolarGrad(unknowns, momentum=0.0, tol=tol, first_step=run.number)
+    if run.rule in (FOUND, DIRECTIONS):
+        way = WAYS["gradients" if run.rule == FOUND else "directions"]
+        optimizer = pg.PolarGrad(unknowns, tol=tol, first_step=run.number, **way)
     else:
         rule = RULES[run.rule](values, run.number, tol=tol)
 
@@ -136,9 +138,10 @@ def table(results: dict[Run, float]) -> list[str]:
 # The rules in the order of their colours, the same in all panels.
 COLOURS = (
     *(FOUND, "PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor"),
-    *("Armijo", "Barzilai–Borwein", "DoG", "Prodigy"),
+    *("Armijo", "Barzilai–Borwein", "DoG", "Prodigy", "AdamW", DIRECTIONS),
 )
-GIVEN = COLOURS[1:6]  # a number has to be chosen
+OURS = {FOUND: "-", DIRECTIONS: "--"}
+GIVEN = (*COLOURS[1:6], "AdamW")  # a number has to be chosen
 LARGEST_GAP, LARGEST_LOSS = 1e10, 3.0
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -197,9 +200,10 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
                 *zip(*sorted(curves[rule]), strict=True),
                 marker="o",
                 markersize=3,
-                linewidth=2.4 if rule == FOUND else 1.1,
-                color="black" if rule == FOUND else f"C{COLOURS.index(rule) - 1}",
-                zorder=3 if rule == FOUND else 2,
+                linewidth=2.4 if rule in OURS else 1.1,
+                linestyle=OURS.get(rule, "-"),
+                color="black" if rule in OURS else f"C{COLOURS.index(rule) - 1}",
+                zorder=3 if rule in OURS else 2,
             )
         for row, what in enumerate(("first step", "learning rate, θ or factor")):
             axis = axes[row, column]
@@ -212,7 +216,8 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
         limits = [end for axis in axes[:, column] for end in axis.get_ylim()]
         for axis in axes[:, column]:
             axis.set_ylim(min(limits), max(limits))
-    names = ["this package, lr=None" if rule == FOUND else rule for rule in seen]
+    named = {FOUND: "this package, lr=None", DIRECTIONS: "this package, polar-first, lr=None"}
+    names = [named.get(rule, rule) for rule in seen]
     figure.legend(list(seen.values()), names, loc="lower center", ncols=5, fontsize=8)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=110)

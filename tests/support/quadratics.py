@@ -5,7 +5,7 @@ import math
 import torch
 
 # What docs/step_size.md recommends for matrix problems.
-OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.04}
+OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.03}
 
 
 def randn(*shape, seed=0):

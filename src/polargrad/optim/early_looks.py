@@ -11,7 +11,7 @@ from torch import Tensor
 from polargrad.distributed import Sharing
 from polargrad.optim.inner_products import products_on_host
 from polargrad.optim.routing.views import WHOLE
-from polargrad.optim.step_size import LAST, is_found, looks_at_directions
+from polargrad.optim.step_size import LAST, is_found
 
 __all__ = ["Look", "early_looks"]
 
@@ -42,7 +42,7 @@ def early_looks(
     """
     looks = {}
     for group, params in zip(groups, chosen, strict=True):
-        if group["rule"] != "matrix" or not is_found(group) or looks_at_directions(group):
+        if group["rule"] != "matrix" or not is_found(group):
             continue
         views = {id(p): v for p, v in zip(group["params"], group["views"], strict=True)}
         for p in params:

@@ -97,11 +97,11 @@ class FoundSteps:
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
         reach = torch.stack(numbers_of(REACH, entries, owners))
-        cosines, begun = self._said(entries, owners)
+        cosines, slopes, begun = self._said(entries, owners)
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
         rate = RATE if rate is None else rate
-        sizes, evidence = followed(sizes, evidence, cosines, reach, rate, share)
+        sizes, evidence = followed(sizes, evidence, cosines, reach, rate, share, slopes)
         for key, values in ((SIZE, sizes), (EVIDENCE, evidence)):
             self.after.append((kept[key], list(values.unbind(0))))
         first = self.group["first_step"]
@@ -111,16 +111,17 @@ class FoundSteps:
 
     def _said(
         self, entries: Sequence[Entry], owners: Sequence[Mapping[str, Any]]
-    ) -> tuple[Tensor, Tensor]:
-        """What there is to follow of each matrix, and whether it has been stepped before."""
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What sizes follow, what else must agree, and which matrices have been stepped before."""
+        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
+        slopes = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
+        slopes = -slopes if self.group["maximize"] else slopes
         if self.of_directions:
             turns = torch.stack(numbers_of(LOOK, entries, owners))
             begun = turns.isfinite()
-            return torch.where(begun, turns, 0.0), begun
-        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
-        cosines = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
+            return torch.where(begun, turns, 0.0), slopes, begun
         known = torch.stack(numbers_of(EVIDENCE, entries, owners))[:, OWN_WEIGHT] != 0
-        return -cosines if self.group["maximize"] else cosines, known | (cosines != 0)
+        return slopes, None, known | (slopes != 0)
 
     def _look(self, entry: Entry) -> Look:
         """⟨G, D⟩, ‖G‖² and ‖D‖² of one matrix, or of a part of it, in float64."""

@@ -48,7 +48,7 @@ MEMORY, TREND_MEMORY = 0.95, 0.8
 # Falls are remembered over some 100 looks; after so many growing is half as fast. Where noise is
 # all that moves, growing and falling would hold each other at a size at which stiff directions only
 # go back and forth. With a longer memory a sudden change of the data is answered too slowly.
-FALL_MEMORY, PATIENCE = 0.99, 5.0
+FALL_MEMORY, PATIENCE = 0.99, 3.0
 # A size stays a number whatever the objective does: one without a minimum doubles it for ever.
 LARGEST = 1e30
 
@@ -112,6 +112,7 @@ def followed(
     reach: Tensor,
     rate: float,
     share: Tensor | float = 1.0,
+    slopes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Return the step sizes of a group of matrices, and their evidence, after another look.
 
@@ -130,8 +131,9 @@ def followed(
     x, z in [−1, 1]; the averages are exponential, over some 20 and 5 looks, and of the looks that
     there were. A step that a schedule holds back to the share f of its size says less of how far
     one could go: what makes a size grow counts f². From its reach on a size grows at the rate η
-    alone. Where falls are counted, growing is slower by the factor 1/(1 + n/5), with n the sum of
-    all falls :math:`-\bar x` over some 100 looks (Kesten's rule).
+    alone. Where falls are counted, growing is slower by the factor 1/(1 + n/3), with n the sum of
+    all falls :math:`-\bar x` over some 100 looks (Kesten's rule). Together no size grows while the
+    sum of the slopes is negative.
 
     Args:
         sizes: s, float32, (N,).
@@ -141,6 +143,7 @@ def followed(
         reach: up to which sizes may double, (N,).
         rate: η.
         share: f in [0, 1].
+        slopes: c of the gradients, (N,), where the cosines are those of directions.
 
     Returns:
         s and the evidence.
@@ -175,6 +178,8 @@ def followed(
         more = FALL_MEMORY * falls[0] - mean.clamp(max=0.0)
         falls = [torch.where(looked, more, falls[0])]
         growing = growing / (1.0 + falls[0] / PATIENCE)
+    if slopes is not None:
+        growing = torch.where(slopes.sum() < 0, 0.0, growing)
     held = share * share
     common = torch.where(z > 0, held * growing, FALL * rate * mean)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
