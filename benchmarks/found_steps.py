@@ -5,9 +5,9 @@
 
 One setting for all: averages of polar factors that say themselves how long steps should be (the
 default), or no momentum and the gradients (``--way gradients``); float64 and a converged factor for
-6.1, what the experiments use elsewhere. The first step is the default (0.05 of the root mean square of the
-singular values) or the number given, in the spectral norm. Printed are medians over the seeds, and
-the worst. Random quadratics, and columns of 24: steps to a relative gap of
+6.1, what the experiments use elsewhere. The first step is the default (0.05 of the root mean square
+of the singular values) or the number given, in the spectral norm. Printed are medians over the
+seeds, and the worst. Random quadratics, and columns of 24: steps to a relative gap of
 1e-12, at most 3000.
 """
 

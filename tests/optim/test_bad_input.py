@@ -38,7 +38,11 @@ WRONG = [
     ({"decay_per_step": 1.0}, ValueError, r"decay_per_step must be in \[0, 1\), got 1.0"),
     ({"decay_per_step": -0.1}, ValueError, r"decay_per_step must be in \[0, 1\), got -0.1"),
     ({"order": "first"}, ValueError, "order must be one of momentum-first, polar-f.*, got 'first'"),
-    ({"nesterov": "yes"}, ValueError, "nesterov must be one of True, False, got 'yes'"),
+    (
+        {"nesterov": "yes"},
+        ValueError,
+        "nesterov must be one of True, False, or a share",
+    ),
     ({"method": "qr"}, ValueError, "method must be one of auto, svd, .* got 'qr'"),
     ({"method": 3}, TypeError, "method must be a name, a description or its plain data, got int"),
     (

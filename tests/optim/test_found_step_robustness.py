@@ -58,7 +58,7 @@ def test_with_noise_and_a_schedule_it_is_near_the_best_of_a_sweep(noise, way):
     [
         pytest.param(0.01, 0.5, marks=pytest.mark.slow),
         (0.1, 1.0),
-        pytest.param(1.0, 2.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 3.0, marks=pytest.mark.slow),
         pytest.param(10.0, 5.0, marks=pytest.mark.slow),  # hardly to move is best
     ],
 )
@@ -145,7 +145,7 @@ def test_an_objective_that_is_steeper_than_any_quadratic(power, way):
     assert values[-1] < 1e-6 * values[0]
 
 
-def network_end(lr, momentum, steps=600):
+def network_end(lr, steps=600, **options):
     """The error of a network with tanh that has learnt another one, without warmup."""
     torch.manual_seed(0)
     teacher = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 4)).requires_grad_(False)
@@ -154,7 +154,7 @@ def network_end(lr, momentum, steps=600):
     layers = (nn.Linear(32, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
     network = nn.Sequential(*layers)
     groups = pg.param_groups(network, vector_lr=3e-3)
-    optimizer = pg.PolarGrad(groups, lr, momentum=momentum, nesterov=True)
+    optimizer = pg.PolarGrad(groups, lr, **options)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda k: min(1.0, (steps - k) / (0.4 * steps))
     )
@@ -176,4 +176,9 @@ def test_a_network_is_not_spoilt_by_its_first_steps(momentum):
 
     Rates of 0.03, 0.1, 0.3, 1, 3 end at 0.041, 0.014, 0.0022, 0.0010, 0.011 (momentum 0.95).
     """
-    assert network_end(None, momentum) < 8.0 * network_end(1.0, momentum)
+    options = {"momentum": momentum, "nesterov": True}
+    assert network_end(None, **options) < 8.0 * network_end(1.0, **options)
+
+
+def test_along_directions_a_network_ends_near_the_best_rate():
+    assert network_end(None, **OF_DIRECTIONS) < 3.0 * network_end(1.0, momentum=0.95, nesterov=True)

@@ -83,7 +83,8 @@ class MatrixOptimizer(Optimizer):
     ======================  ==============================================================
 
     With ``nesterov`` :math:`\beta M + (1-\beta)\,\cdot` (or :math:`\beta M + \cdot`) takes the
-    place of M; with ``bias_correction`` M is divided by :math:`1-\beta^t`.
+    place of M, with a number a in (0, 1) :math:`(1-a) M + a\,\cdot`; with ``bias_correction`` M is
+    divided by :math:`1-\beta^t`.
 
     A step is a transaction: a gradient that is not finite changes neither parameters nor state nor
     counters, of any group. A parameter without a gradient is left alone. A zero gradient at zero

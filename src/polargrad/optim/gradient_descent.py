@@ -27,7 +27,8 @@ class GradientDescent(MatrixOptimizer):
         lr: γ, in the unit of 1/curvature.
         momentum: β in [0, 1).
         momentum_form: ``"ema"`` or ``"heavy-ball"``.
-        nesterov: use βM + (1 − β)G (heavy-ball: βM + G) in the place of M.
+        nesterov: use βM + (1 − β)G (heavy-ball: βM + G) in the place of M; a number a in (0, 1)
+            for (1 − a)M + aG.
         weight_decay: λ.
         **options: what every optimizer here takes (:class:`MatrixOptimizer`).
 

@@ -187,7 +187,8 @@ def _check_nesterov(options: dict[str, Any]) -> None:
     number = isinstance(given, (int, float)) and 0.0 < given < 1.0
     if not number:
         raise ValueError(
-            f"nesterov must be True, False or a share of the newest in (0, 1), got {given!r}"
+            f"nesterov must be one of True, False, or a share of the newest in (0, 1), "
+            f"got {given!r}"
         )
     options["nesterov"] = float(given)
     if options["momentum_form"] != "ema":

@@ -49,11 +49,11 @@ class PolarGrad(MatrixOptimizer):
 
     Args:
         params: parameters or groups, best from :func:`polargrad.param_groups`.
-        lr: γ; it has no default, because no number fits two problems.
+        lr: γ; None for a size that the run finds, because no number fits two problems.
         momentum: β in [0, 1).
         order: ``"momentum-first"``, ``"polar-first"`` or ``"polyak"``.
         momentum_form: ``"ema"`` or ``"heavy-ball"``.
-        nesterov: use βM + (1 − β)G in the place of M.
+        nesterov: use βM + (1 − β)G in the place of M; a number a in (0, 1) for (1 − a)M + aG.
         bias_correction: divide M by 1 − βᵗ.
         weight_decay: λ; refused where γλ ≥ 0.1.
         decay_per_step: a decay (1 − λ'·lr/initial lr) that does not depend on the unit of γ.
