@@ -19,6 +19,7 @@ from polargrad.optim.hypergradient import (
     chance_cosine,
     cosine,
     followed,
+    slope,
 )
 from polargrad.optim.routing.views import WHOLE, split
 from polargrad.optim.step_size import EVIDENCE, LAST, LOOK, SIZE
@@ -109,6 +110,11 @@ def angle(g, d):
     return clipped(float((g * d).sum()) / lengths) if lengths else 0.0
 
 
+def slope_of(g, d):
+    """Of unit directions, whose lengths hardly vary."""
+    return float((g * d).sum()) / float(g.norm())
+
+
 def chance(beta, share):
     """The cosine of successive averages of independent terms, from their weights themselves."""
     past = (1 - share) * (1 - beta)
@@ -130,11 +136,11 @@ def loop(start, gradients, *, beta=0.0, order="momentum-first", nesterov=False, 
     for k in range(1000):
         g = gradients(x, k)
         multiplier = lr(k) if callable(lr) else lr
-        slope = angle(g, last)
+        along = slope_of(g, last)
         if of_directions:
-            rule.follow([turn], min(1.0, multiplier), [slope])
+            rule.follow([turn], min(1.0, multiplier), [along])
         else:
-            rule.follow([slope], min(1.0, multiplier))
+            rule.follow([along], min(1.0, multiplier))
         if order == "momentum-first":
             m = beta * m + (1 - beta) * g
             u, _ = polar((1 - newest) * m + newest * g)
@@ -274,6 +280,7 @@ def test_what_has_no_angle_leaves_the_size_alone():
     zero = torch.zeros(2)
     assert torch.equal(cosine(zero, zero, torch.ones(2)), zero)
     assert torch.equal(cosine(zero, torch.ones(2), zero), zero)
+    assert torch.equal(slope(zero, zero), zero)
     sizes, evidence = followed(torch.ones(2), torch.zeros(2, len(COLUMNS)), zero, FAR, RATE)
     assert torch.equal(sizes, torch.ones(2))
     assert not evidence.any()
@@ -325,7 +332,7 @@ def test_the_matrices_of_a_group_vote():
             p.grad = p.detach() + noise[i][k]
         optimizer.step()
         gradients = [value + noise[i][k] for i, value in enumerate(x)]
-        rule.follow([angle(g, d) for g, d in zip(gradients, last, strict=True)])
+        rule.follow([slope_of(g, d) for g, d in zip(gradients, last, strict=True)])
         directions = [polar(g)[0] for g in gradients]
         last = [half(u) for u in directions]
         x = [value - s * u for value, s, u in zip(x, rule.sizes, directions, strict=True)]

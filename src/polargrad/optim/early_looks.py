@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from polargrad.distributed import Sharing
-from polargrad.optim.inner_products import products_on_host
+from polargrad.optim.inner_products import projection_on_host
 from polargrad.optim.routing.views import WHOLE
 from polargrad.optim.step_size import LAST, is_found
 
 __all__ = ["Look", "early_looks"]
 
-# ⟨G, D⟩, ‖G‖² and ‖D‖² of a gradient and of the last direction, in float64.
-Look = tuple[Tensor, Tensor, Tensor]
+# ⟨G, D⟩ and ‖G‖² of a gradient and the last direction, in float64.
+Look = tuple[Tensor, Tensor]
 
 
 def early_looks(
@@ -50,7 +50,7 @@ def early_looks(
             plain = p.ndim == 2 and views[id(p)] == WHOLE and sharing.ranks_of(p) is None
             if last is None or p.grad is None or not plain or not p.numel():
                 continue
-            look = products_on_host(p.grad, last)
+            look = projection_on_host(p.grad, last)
             if math.isfinite(look[1]):
                 looks[p] = look
     return looks

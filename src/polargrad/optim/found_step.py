@@ -12,8 +12,13 @@ from polargrad.linalg.precision import double_dtype
 from polargrad.optim.early_looks import Look
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, by_device, numbers_of
-from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, chance_cosine, cosine, followed
-from polargrad.optim.inner_products import products, products_on_host
+from polargrad.optim.hypergradient import OWN_WEIGHT, RATE, chance_cosine, cosine, followed, slope
+from polargrad.optim.inner_products import (
+    products,
+    products_on_host,
+    projection,
+    projection_on_host,
+)
 from polargrad.optim.shared_sums import sums
 from polargrad.optim.signal import newest_share
 from polargrad.optim.step_size import (
@@ -113,8 +118,8 @@ class FoundSteps:
         self, entries: Sequence[Entry], owners: Sequence[Mapping[str, Any]]
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """What sizes follow, what else must agree, and which matrices have been stepped before."""
-        looks = sums(entries, 3, self._look, "what gradients say of step sizes")
-        slopes = cosine(looks[:, 0], looks[:, 1].sqrt(), looks[:, 2].sqrt())
+        looks = sums(entries, 2, self._look, "what gradients say of step sizes")
+        slopes = slope(looks[:, 0], looks[:, 1].sqrt())
         slopes = -slopes if self.group["maximize"] else slopes
         if self.of_directions:
             turns = torch.stack(numbers_of(LOOK, entries, owners))
@@ -124,14 +129,14 @@ class FoundSteps:
         return slopes, None, known | (slopes != 0)
 
     def _look(self, entry: Entry) -> Look:
-        """⟨G, D⟩, ‖G‖² and ‖D‖² of one matrix, or of a part of it, in float64."""
+        """⟨G, D⟩ and ‖G‖² of one matrix, or of a part of it, in float64."""
         known = self.looks[entry.parameter]
         if known is not None:
             return known
         assert entry.last is not None  # as entries have where sizes are found
         gradient, last = entry.gradient.matrix(), entry.last.matrix()
         on_host = self.gate is None and gradient.device.type == "cpu"
-        return products_on_host(gradient, last) if on_host else products(gradient, last)
+        return (projection_on_host if on_host else projection)(gradient, last)
 
     def sizes(self, positions: Sequence[int]) -> Tensor:
         """The sizes of the steps of a stack, (B,)."""

@@ -15,14 +15,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "COLUMNS",
-    "FALLS",
-    "LARGEST",
-    "OWN_WEIGHT",
-    "RATE",
-    "chance_cosine",
-    "cosine",
-    "followed",
+    *("COLUMNS", "FALLS", "LARGEST", "OWN_WEIGHT", "RATE", "chance_cosine", "cosine", "followed"),
+    "slope",
 ]
 
 # What a matrix keeps: two averages of its own, and what its group knows, the same for all of it.
@@ -53,17 +47,39 @@ FALL_MEMORY, PATIENCE = 0.99, 3.0
 LARGEST = 1e30
 
 
-def cosine(slope: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
+def slope(inner: Tensor, sizes: Tensor) -> Tensor:
     r"""Return how far gradients agree with the last directions, one number a matrix.
 
-    .. math:: c = \frac{\langle G, D\rangle}{\|G\|_F\,\|D\|_F} \in [-1, 1]
+    .. math:: c = \frac{\langle G, D\rangle}{\|G\|_F}
 
     0/0 is 0. ‖G‖_* in the place of ‖G‖_F would take a direction of G, and only the course of c
-    counts: :func:`followed` divides it by its root mean square.
+    counts: :func:`followed` divides it by its root mean square, which takes out ‖D‖_F too, since
+    unit directions hardly vary in length.
 
     Args:
-        slope: ⟨G, D⟩, (B,).
-        sizes, lengths: ‖G‖_F and ‖D‖_F, (B,).
+        inner: ⟨G, D⟩, (B,).
+        sizes: ‖G‖_F, (B,).
+
+    Returns:
+        c, float32, (B,).
+
+    Example:
+        >>> slope(torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 6.0, 0.0]))
+        tensor([-1.0000,  0.5000,  0.0000])
+    """
+    return (inner / sizes).nan_to_num(0.0, 0.0, 0.0).float()
+
+
+def cosine(inner: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
+    r"""Return how far matrices agree, one number a pair.
+
+    .. math:: c = \frac{\langle X, Y\rangle}{\|X\|_F\,\|Y\|_F} \in [-1, 1]
+
+    0/0 is 0.
+
+    Args:
+        inner: ⟨X, Y⟩, (B,).
+        sizes, lengths: ‖X‖_F and ‖Y‖_F, (B,).
 
     Returns:
         c, float32, (B,).
@@ -72,7 +88,7 @@ def cosine(slope: Tensor, sizes: Tensor, lengths: Tensor) -> Tensor:
         >>> cosine(torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 3.0, 0.0]), torch.ones(3))
         tensor([-1.,  1.,  0.])
     """
-    return ((slope / sizes) / lengths).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).float()
+    return ((inner / sizes) / lengths).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).float()
 
 
 def chance_cosine(momentum: float | Tensor, share: float | Tensor = 0.0) -> float | Tensor:
@@ -139,7 +155,7 @@ def followed(
         sizes: s, float32, (N,).
         evidence: what earlier calls returned, zeros to begin with, float32, (N, 6), or (N, 7) where
             falls are counted.
-        cosines: c of :func:`cosine`, (N,); where one is 0 the matrix has no vote.
+        cosines: c of :func:`slope` or :func:`cosine`, (N,); where one is 0 the matrix has no vote.
         reach: up to which sizes may double, (N,).
         rate: η.
         share: f in [0, 1].

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype, working_dtype
 
-__all__ = ["inner_product", "products", "products_on_host"]
+__all__ = ["inner_product", "products", "products_on_host", "projection", "projection_on_host"]
 
 # Parts of so many entries stay in a processor's own cache between the products of them.
 PART = 2**17
@@ -47,6 +47,13 @@ def inner_product(x: Tensor, y: Tensor) -> Tensor:
     return total
 
 
+def projection(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`\langle X, Y\rangle` and :math:`\|X\|_F^2`, as :func:`products` does."""
+    x = x.to(working_dtype(x.dtype))
+    square = torch.linalg.vector_norm(x, dtype=double_dtype(x.dtype)).square()
+    return inner_product(x, y.to(x.dtype)), square
+
+
 def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return what :func:`products` does, of matrices on a CPU, reading each of them once.
 
@@ -56,6 +63,27 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         >>> products_on_host(torch.eye(2), torch.full((2, 2), 0.5))[0]
         tensor(1., dtype=torch.float64)
     """
+    inner, *squares = _summed(x, y, 2)
+    if x.dtype != torch.float64 and not all(SMALLEST < float(s) < LARGEST for s in squares):
+        return products(x, y)
+    return inner, squares[0], squares[1]
+
+
+def projection_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return what :func:`projection` does, of matrices on a CPU, reading each of them once.
+
+    Example:
+        >>> projection_on_host(torch.eye(2), torch.full((2, 2), 0.5))
+        (tensor(1., dtype=torch.float64), tensor(2., dtype=torch.float64))
+    """
+    inner, square = _summed(x, y, 1)
+    if x.dtype != torch.float64 and not SMALLEST < float(square) < LARGEST:
+        return projection(x, y)
+    return inner, square
+
+
+def _summed(x: Tensor, y: Tensor, squares: int) -> tuple[Tensor, ...]:
+    """The inner product of two matrices, and the squares of one or both of them."""
     dtype = working_dtype(x.dtype)
     if x.is_contiguous() and y.is_contiguous():
         size, matrices = PART, (x.view(-1), y.view(-1))
@@ -71,11 +99,10 @@ def products_on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             a = _copied(a, room[0])
         if copied[1]:
             b = _copied(b, room[1])
-        sums += [a.dot(b), a.dot(a), b.dot(b)]
-    inner, *squares = torch.stack(sums).view(-1, 3).sum(0, dtype=torch.float64).unbind()
-    if dtype == torch.float32 and not all(SMALLEST < float(s) < LARGEST for s in squares):
-        return products(x, y)
-    return inner, squares[0], squares[1]
+        sums += [a.dot(b), a.dot(a)]
+        if squares > 1:
+            sums.append(b.dot(b))
+    return torch.stack(sums).view(-1, 1 + squares).sum(0, dtype=torch.float64).unbind()
 
 
 def _copied(part: Tensor, place: Tensor) -> Tensor:
