@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from quadratics import OF_DIRECTIONS
 from torch import nn
 
 import polargrad as pg
@@ -9,13 +10,14 @@ from polargrad.experiments import completion, logistic, quadratic
 from polargrad.problems import MatrixQuadraticRegression
 
 SEEDS = (42, 142, 242, 7, 1000)
+WAYS = {"of directions": OF_DIRECTIONS, "no momentum": {"momentum": 0.0}}
 
 
-def curve(experiment, seed, at):
+def curve(experiment, seed, at, way):
     """The metric of an experiment after some steps with the default first step."""
     task = experiment.build(seed, experiment.era)
     unknowns = [nn.Parameter(X.detach().clone()) for X in task.start]
-    optimizer = pg.PolarGrad(unknowns, momentum=0.0)
+    optimizer = pg.PolarGrad(unknowns, **WAYS[way])
     found = []
     for step in range(max(at)):
         task.advance()
@@ -37,11 +39,12 @@ def test_the_published_start_is_that_of_the_experiment():
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [None, 1e-4, 1e-2, 1.0, 1e2])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_quadratic_comes_to_rounding_from_any_start(seed, first):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_quadratic_comes_to_rounding_from_any_start(way, seed, first):
     problem, start = MatrixQuadraticRegression.published(seed)
     problem = problem.to(torch.float64)
     X = nn.Parameter(start.double())
-    optimizer = pg.PolarGrad([X], momentum=0.0, tol=None, first_step=first)
+    optimizer = pg.PolarGrad([X], tol=None, first_step=first, **WAYS[way])
     gaps = {}
     for step in range(300):
         X.grad = problem.gradient(X.detach())
@@ -57,14 +60,16 @@ def test_the_quadratic_comes_to_rounding_from_any_start(seed, first):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_logistic_regression(seed):
-    early, late = curve(logistic(), seed, (300, 1500))
+@pytest.mark.parametrize("way", WAYS)
+def test_logistic_regression(way, seed):
+    early, late = curve(logistic(), seed, (300, 1500), way)
     assert early < 0.70
     assert late < 0.682
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_completion(seed):
-    (error,) = curve(completion(), seed, (150,))
+@pytest.mark.parametrize("way", WAYS)
+def test_completion(way, seed):
+    (error,) = curve(completion(), seed, (150,), way)
     assert error < 1e-12

@@ -24,6 +24,11 @@ from polargrad.optim.hypergradient import (
 from polargrad.optim.routing.views import WHOLE, split
 from polargrad.optim.step_size import EVIDENCE, LAST, LOOK, SIZE
 
+WAYS = {
+    "no momentum": {"momentum": 0.0},
+    "momentum-first": {"momentum": 0.9},
+    "of directions": OF_DIRECTIONS,
+}
 FIRST, FIRST_OF_ZERO, FARTHEST = 0.05, 0.01, 1.0
 FAR = torch.tensor(math.inf)
 
@@ -340,12 +345,28 @@ def test_the_matrices_of_a_group_vote():
         torch.testing.assert_close(p.detach(), value, rtol=3e-5, atol=3e-5)
 
 
+FIRST_STEPS = WAYS | {
+    "corrected": {"momentum": 0.9, "order": "polar-first", "bias_correction": True},
+    "Nesterov, corrected": {
+        "momentum": 0.9,
+        "order": "polar-first",
+        "bias_correction": True,
+        "nesterov": True,
+    },
+    "a share, corrected": OF_DIRECTIONS | {"bias_correction": True},
+    "heavy ball": {"momentum": 0.9, "order": "polar-first", "momentum_form": "heavy-ball"},
+    "Nesterov": {"momentum": 0.9, "order": "polar-first", "nesterov": True},
+}
+
+
 @pytest.mark.parametrize("first", [1e-4, 0.3, 1e2])
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 1)], ids=str)
-def test_the_first_step_is_taken(first, shape):
+@pytest.mark.parametrize("way", FIRST_STEPS)
+def test_the_first_step_is_taken(first, shape, way):
+    """Also where an average of directions begins with a small part of one."""
     start = randn(*shape)
     parameter = nn.Parameter(start.clone())
-    optimizer = pg.PolarGrad([parameter], first_step=first, momentum=0.0, method="svd")
+    optimizer = pg.PolarGrad([parameter], first_step=first, method="svd", **FIRST_STEPS[way])
     parameter.grad = randn(*shape, seed=3)
     optimizer.step()
     moved = torch.linalg.matrix_norm(parameter.detach() - start, 2)
@@ -381,13 +402,6 @@ def test_the_first_step_by_default(scale, momentum):
     optimizer.step()
     moved = torch.linalg.matrix_norm(parameter.detach() - start, 2)
     assert float(moved) == pytest.approx(first_size(start, momentum), rel=1e-6)
-
-
-WAYS = {
-    "no momentum": {"momentum": 0.0},
-    "momentum-first": {"momentum": 0.9},
-    "of directions": OF_DIRECTIONS,
-}
 
 
 @pytest.mark.parametrize("way", WAYS)

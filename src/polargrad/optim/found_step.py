@@ -20,7 +20,7 @@ from polargrad.optim.inner_products import (
     projection_on_host,
 )
 from polargrad.optim.shared_sums import sums
-from polargrad.optim.signal import newest_share
+from polargrad.optim.signal import first_weight, is_averaged, newest_share
 from polargrad.optim.step_size import (
     EVIDENCE,
     FOUND_KEYS,
@@ -66,6 +66,7 @@ class FoundSteps:
         self.share: Tensor | float = (
             multiplier.clamp(max=1.0) if isinstance(multiplier, Tensor) else min(multiplier, 1.0)
         )
+        self.averages = group["order"] != "momentum-first" and is_averaged(group)
         self.of_directions = looks_at_directions(group)
         self.turns: dict[int, tuple[Tensor, ...]] = {}
         self.taken: dict[int, Tensor] = {}
@@ -111,6 +112,8 @@ class FoundSteps:
             self.after.append((kept[key], list(values.unbind(0))))
         first = self.group["first_step"]
         if first is not None:
+            if self.averages:  # of which the first is shorter than what it averages
+                first = first / first_weight(self.group, sizes)
             sizes = torch.where(begun, sizes, first)
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
 

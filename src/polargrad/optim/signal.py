@@ -11,8 +11,8 @@ from torch import Tensor
 from polargrad.linalg.precision import HALF
 
 __all__ = [
-    *("FORMS", "as_read", "is_averaged", "mixed", "newest_share", "own_share", "signal_from"),
-    "weight",
+    *("FORMS", "as_read", "first_weight", "is_averaged", "mixed", "newest_share", "own_share"),
+    *("signal_from", "weight"),
 ]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
@@ -84,6 +84,22 @@ def newest_share(nesterov: bool | float, beta: float | Tensor) -> float | Tensor
     if nesterov is True:
         return 1.0 - beta
     return float(nesterov)
+
+
+def first_weight(group: Mapping[str, Any], like: Tensor) -> Tensor:
+    """How much of its first term an average of directions is when it is used, as one number."""
+    beta = group["momentum"]
+    beta = beta.reshape(()).to(like) if isinstance(beta, Tensor) else beta
+    new = like.new_ones(1, 1, 1)
+    momentum = new * (1.0 - beta) if group["momentum_form"] == "ema" else new
+    return mixed(
+        momentum,
+        new if group["nesterov"] else None,
+        beta,
+        form=group["momentum_form"],
+        counts=like.new_ones(1) if group["bias_correction"] else None,
+        share=own_share(group),
+    ).reshape(())
 
 
 def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
