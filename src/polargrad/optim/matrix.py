@@ -378,7 +378,7 @@ class Update:
             # One pass over the matrix in the place of two.
             if self.decay is not None:
                 shrink([target], self.decay, self.foreach)
-            target.sub_(direction.view(target.shape), alpha=float(scale))
+            target.sub_(direction.reshape(target.shape), alpha=float(scale))
             return
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
