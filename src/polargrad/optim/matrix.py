@@ -372,14 +372,6 @@ class Update:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
             direction = self.found.decayed(entries, direction, new)
-        target = entries[0].target.tensor
-        alone = len(entries) == 1 and target.device.type == "cpu"
-        if self.gate is None and alone and target.dtype == direction.dtype:
-            # One pass over the matrix in the place of two.
-            if self.decay is not None:
-                shrink([target], self.decay, self.foreach)
-            target.sub_(direction.reshape(target.shape), alpha=float(scale))
-            return
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:
