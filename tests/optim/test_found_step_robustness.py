@@ -80,7 +80,7 @@ def test_directions_anneal_without_a_schedule(noise, bound, seed):
 
 
 @pytest.mark.parametrize("jump", [1e-3, 1e3])
-@pytest.mark.parametrize(("way", "steps"), [("no momentum", 250), ("of directions", 500)])
+@pytest.mark.parametrize(("way", "steps"), [("no momentum", 250), ("of directions", 600)])
 def test_the_data_change_suddenly(jump, way, steps):
     """After convergence the solution is another, a thousand times nearer or farther."""
     problem = Quadratic(12, 6, condition=10.0)
