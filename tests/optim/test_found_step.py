@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from quadratics import OF_DIRECTIONS, Quadratic, randn
+from quadratics import OF_DIRECTIONS, WAYS, Quadratic, randn
 from torch import nn
 
 import polargrad as pg
@@ -24,11 +24,6 @@ from polargrad.optim.hypergradient import (
 from polargrad.optim.routing.views import WHOLE, split
 from polargrad.optim.step_size import EVIDENCE, LAST, LOOK, SIZE
 
-WAYS = {
-    "no momentum": {"momentum": 0.0},
-    "momentum-first": {"momentum": 0.9},
-    "of directions": OF_DIRECTIONS,
-}
 FIRST, FIRST_OF_ZERO, FARTHEST = 0.05, 0.01, 1.0
 FAR = torch.tensor(math.inf)
 

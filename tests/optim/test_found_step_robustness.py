@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from quadratics import OF_DIRECTIONS, Quadratic, randn
+from quadratics import OF_DIRECTIONS, WAYS, Quadratic, randn
 from torch import nn
 
 import polargrad as pg
@@ -22,13 +22,6 @@ def noisy_end(optimizer, x, problem, noise, steps, falling, seed):
         optimizer.step()
         gaps.append(problem.gap(x.detach()))
     return sum(gaps[-steps // 10 :]) / (steps // 10)
-
-
-WAYS = {
-    "no momentum": {"momentum": 0.0},
-    "momentum-first": {"momentum": 0.9},
-    "of directions": OF_DIRECTIONS,
-}
 
 
 @pytest.mark.parametrize("way", WAYS)

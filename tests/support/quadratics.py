@@ -6,6 +6,12 @@ import torch
 
 # What docs/step_size.md recommends for matrix problems.
 OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.03}
+# Momenta under which step sizes are found.
+WAYS = {
+    "no momentum": {"momentum": 0.0},
+    "momentum-first": {"momentum": 0.9},
+    "of directions": OF_DIRECTIONS,
+}
 
 
 def randn(*shape, seed=0):

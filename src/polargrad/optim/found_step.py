@@ -20,7 +20,7 @@ from polargrad.optim.inner_products import (
     projection_on_host,
 )
 from polargrad.optim.shared_sums import sums
-from polargrad.optim.signal import first_weight, is_averaged, newest_share
+from polargrad.optim.signal import beta_of, first_weight, is_averaged, newest_share
 from polargrad.optim.step_size import (
     EVIDENCE,
     FOUND_KEYS,
@@ -59,6 +59,8 @@ class FoundSteps:
     ) -> None:
         self.group, self.entries, self.gate = group, entries, gate
         self.looks = [looks.get(p) for p in params]
+        self.averages = group["order"] != "momentum-first" and is_averaged(group)
+        self.of_directions = looks_at_directions(group)
         self._start(params, state)
         self.owners = [state[params[e.parameter]] for e in entries]
         multiplier = step_size(group)
@@ -66,15 +68,13 @@ class FoundSteps:
         self.share: Tensor | float = (
             multiplier.clamp(max=1.0) if isinstance(multiplier, Tensor) else min(multiplier, 1.0)
         )
-        self.averages = group["order"] != "momentum-first" and is_averaged(group)
-        self.of_directions = looks_at_directions(group)
         self.turns: dict[int, tuple[Tensor, ...]] = {}
         self.taken: dict[int, Tensor] = {}
         self.after: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def _start(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Give parameters their first sizes, where they have none yet."""
-        keys = (*FOUND_KEYS, LOOK) if looks_at_directions(self.group) else FOUND_KEYS
+        keys = (*FOUND_KEYS, LOOK) if self.of_directions else FOUND_KEYS
         missing = [any(key not in state[p] for key in keys) for p in params]
         fresh = [e for e in self.entries if missing[e.parameter]]
         lengths: list[list[Tensor]] = [[] for _ in params]
@@ -103,7 +103,7 @@ class FoundSteps:
         kept = {key: numbers_of(key, entries, owners) for key in (SIZE, EVIDENCE)}
         sizes, evidence = torch.stack(kept[SIZE]), torch.stack(kept[EVIDENCE])
         reach = torch.stack(numbers_of(REACH, entries, owners))
-        cosines, slopes, begun = self._said(entries, owners)
+        cosines, slopes = self._said(entries, owners)
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
         rate = RATE if rate is None else rate
@@ -114,22 +114,28 @@ class FoundSteps:
         if first is not None:
             if self.averages:  # of which the first is shorter than what it averages
                 first = first / first_weight(self.group, sizes)
-            sizes = torch.where(begun, sizes, first)
+            sizes = torch.where(self._begun(entries, owners, evidence), sizes, first)
         self.taken |= dict(zip(positions, sizes.unbind(0), strict=True))
 
     def _said(
         self, entries: Sequence[Entry], owners: Sequence[Mapping[str, Any]]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What sizes follow, what else must agree, and which matrices have been stepped before."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """What sizes follow, and what else must agree."""
         looks = sums(entries, 2, self._look, "what gradients say of step sizes")
         slopes = slope(looks[:, 0], looks[:, 1].sqrt())
         slopes = -slopes if self.group["maximize"] else slopes
+        if not self.of_directions:
+            return slopes, None
+        turns = torch.stack(numbers_of(LOOK, entries, owners))
+        return torch.where(turns.isfinite(), turns, 0.0), slopes
+
+    def _begun(
+        self, entries: Sequence[Entry], owners: Sequence[Mapping[str, Any]], evidence: Tensor
+    ) -> Tensor:
+        """Which matrices have been stepped before, (N,)."""
         if self.of_directions:
-            turns = torch.stack(numbers_of(LOOK, entries, owners))
-            begun = turns.isfinite()
-            return torch.where(begun, turns, 0.0), slopes, begun
-        known = torch.stack(numbers_of(EVIDENCE, entries, owners))[:, OWN_WEIGHT] != 0
-        return slopes, None, known | (slopes != 0)
+            return torch.stack(numbers_of(LOOK, entries, owners)).isfinite()
+        return evidence[:, OWN_WEIGHT] != 0
 
     def _look(self, entry: Entry) -> Look:
         """⟨G, D⟩ and ‖G‖² of one matrix, or of a part of it, in float64."""
@@ -178,9 +184,7 @@ class FoundSteps:
 
     def _look_at_directions(self) -> None:
         """What the directions of this step say of its size."""
-        beta = self.group["momentum"]
-        beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
-        chance = chance_cosine(beta, newest_share(self.group["nesterov"], beta))
+        chance = chance_cosine(beta_of(self.group), newest_share(self.group))
         for positions in by_device(self.entries).values():
             entries = [self.entries[i] for i in positions]
             looks = sums(entries, 4, lambda e: self.turns[id(e)], "how directions turn")

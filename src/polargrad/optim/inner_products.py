@@ -29,11 +29,9 @@ def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         >>> torch.stack(products(torch.eye(2), torch.full((2, 2), 0.5)))
         tensor([1.0000, 2.0000, 1.0000], dtype=torch.float64)
     """
-    x = x.to(working_dtype(x.dtype))
-    y = y.to(x.dtype)
-    wide = double_dtype(x.dtype)
-    of_x, of_y = (torch.linalg.vector_norm(m, dtype=wide).square() for m in (x, y))
-    return inner_product(x, y), of_x, of_y
+    y = y.to(working_dtype(x.dtype))
+    inner, of_x = projection(x, y)
+    return inner, of_x, torch.linalg.vector_norm(y, dtype=double_dtype(y.dtype)).square()
 
 
 def inner_product(x: Tensor, y: Tensor) -> Tensor:

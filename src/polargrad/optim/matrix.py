@@ -42,7 +42,7 @@ from polargrad.optim.resolve import resolve
 from polargrad.optim.rounding import ATTEMPTS, round_stochastically
 from polargrad.optim.routing.views import Region, View
 from polargrad.optim.shared_step import reads_of, step_shared
-from polargrad.optim.signal import as_read, is_averaged, mixed, own_share
+from polargrad.optim.signal import as_read, as_used, beta_of, is_averaged
 from polargrad.optim.stages import stage
 from polargrad.optim.step_size import is_found, step_length
 
@@ -94,8 +94,7 @@ class Update:
     ) -> None:
         self.group, self.number, self.params, self.state = group, number, params, state
         self.geometry, self.gate, self.decay, self.sharing = form, gate, decay, sharing
-        beta = group["momentum"]
-        self.beta: float | Tensor = beta.reshape(()) if isinstance(beta, Tensor) else beta
+        self.beta = beta_of(group)
         self.averaged, self.reads = is_averaged(group), reads_of(group, form)
         self.first = group["order"] == "momentum-first"
         self.corrected = group["bias_correction"] and self.averaged
@@ -265,7 +264,7 @@ class Update:
         averaged = self.averaged and self.first
         signal, gradient = as_read(stacks, averaged=averaged, maximize=self.group["maximize"])
         counts = self._counts(positions, gradient) if self.corrected else None
-        signal = self._mixed(signal, gradient, counts) if averaged else signal
+        signal = as_used(self.group, signal, gradient, counts) if averaged else signal
         state = None
         if self.geometry.accumulates:
             past = gathered(self.geometry, entries, owners)
@@ -276,12 +275,6 @@ class Update:
         more = [] if counts is None else [counts]
         scale = self.lengths(positions, dual, signal.shape[-2:])
         return direction, scale, *more, *(() if state is None else state.values())
-
-    def _mixed(self, momentum: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
-        """A stack of momenta as it is used, with the look ahead of Nesterov."""
-        ahead = new if self.group["nesterov"] else None
-        form, share = self.group["momentum_form"], own_share(self.group)
-        return mixed(momentum, ahead, self.beta, form=form, counts=counts, share=share)
 
     def ascent_of(self, signal: Tensor, state: State | None) -> Ascent:
         """Unit directions and dual norms of a stack of signals."""
@@ -402,7 +395,7 @@ class Update:
     def _smoothed(self, entries: list[Entry], direction: Tensor, counts: Tensor | None) -> Tensor:
         """A momentum of directions (polar-first)."""
         smooth = self._averaged(entries, direction, self.group["momentum_form"])
-        return self._mixed(smooth, direction, counts)
+        return as_used(self.group, smooth, direction, counts)
 
     def _summed(self, entries: list[Entry], direction: Tensor, scale: Tensor) -> Tensor:
         """A momentum of steps (Polyak)."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from polargrad.linalg.precision import HALF
 
 __all__ = [
-    *("FORMS", "as_read", "first_weight", "is_averaged", "mixed", "newest_share", "own_share"),
-    *("signal_from", "weight"),
+    *("FORMS", "as_read", "as_used", "beta_of", "first_weight", "is_averaged", "mixed"),
+    *("newest_share", "signal_from", "weight"),
 ]
 
 # How a momentum is formed: (1 − β) x is added to β M, or x itself.
@@ -73,33 +73,39 @@ def mixed(
     return beta * momentum / ahead + (1.0 - beta) * new / now
 
 
-def own_share(group: Mapping[str, Any]) -> float | None:
-    """The share of the newest that a group gives as a number, None for Nesterov's or none."""
+def as_used(
+    group: Mapping[str, Any], momentum: Tensor, new: Tensor, counts: Tensor | None = None
+) -> Tensor:
+    """A stack of momenta as the options of a group use it: :func:`mixed` with the newest or not."""
     given = group["nesterov"]
-    return None if isinstance(given, bool) else float(given)
+    return mixed(
+        momentum,
+        new if given else None,
+        beta_of(group),
+        form=group["momentum_form"],
+        counts=counts,
+        share=None if isinstance(given, bool) else given,
+    )
 
 
-def newest_share(nesterov: bool | float, beta: float | Tensor) -> float | Tensor:
-    """The share a of the newest in (1 − a)M + a·x; 1 − β for True, as Nesterov's is."""
-    if nesterov is True:
-        return 1.0 - beta
-    return float(nesterov)
+def beta_of(group: Mapping[str, Any]) -> float | Tensor:
+    """β, a number or a tensor of no dimension."""
+    beta: float | Tensor = group["momentum"]
+    return beta.reshape(()) if isinstance(beta, Tensor) else beta
+
+
+def newest_share(group: Mapping[str, Any]) -> float | Tensor:
+    """The share a of the newest in (1 − a)M + a·x; 1 − β for Nesterov's."""
+    given = group["nesterov"]
+    return 1.0 - beta_of(group) if given is True else float(given)
 
 
 def first_weight(group: Mapping[str, Any], like: Tensor) -> Tensor:
     """How much of its first term an average of directions is when it is used, as one number."""
-    beta = group["momentum"]
-    beta = beta.reshape(()).to(like) if isinstance(beta, Tensor) else beta
     new = like.new_ones(1, 1, 1)
-    momentum = new * (1.0 - beta) if group["momentum_form"] == "ema" else new
-    return mixed(
-        momentum,
-        new if group["nesterov"] else None,
-        beta,
-        form=group["momentum_form"],
-        counts=like.new_ones(1) if group["bias_correction"] else None,
-        share=own_share(group),
-    ).reshape(())
+    momentum = new * (1.0 - beta_of(group)) if group["momentum_form"] == "ema" else new
+    counts = like.new_ones(1) if group["bias_correction"] else None
+    return as_used(group, momentum, new, counts).reshape(())
 
 
 def weight(beta: float | Tensor, like: Tensor) -> float | Tensor:
@@ -146,10 +152,7 @@ def signal_from(group: Mapping[str, Any], stacks: Sequence[Tensor]) -> Tensor:
     momentum, gradient = as_read(stacks, averaged=averaged, maximize=group["maximize"])
     if not averaged:
         return momentum
-    beta, ahead = group["momentum"], gradient if group["nesterov"] else None
-    beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
-    share = own_share(group)
-    return mixed(momentum, ahead, beta, form=group["momentum_form"], counts=None, share=share)
+    return as_used(group, momentum, gradient)
 
 
 def _working(x: Tensor) -> Tensor:
