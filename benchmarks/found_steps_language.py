@@ -93,6 +93,10 @@ def planned(steps: int, seeds: Sequence[int]) -> list[Run]:
     runs += [Run("OptMuon, θ", lr, "constant", first, steps) for lr in (1e-1, 1.0)]
     runs += [Run(ADAM, lr, "constant", first, steps) for lr in (1e-3, 2e-3)]
     runs += [Run(MUON, lr, "constant", first, steps) for lr in (2.5e-3, 2e-2)]
+    courses, free = ("constant", "decay"), (5e-3, 1e-2, 2e-2, 4e-2)
+    runs += [Run("schedule-free Muon", lr, s, first, steps) for s in courses for lr in free]
+    for rule in ("D-adaptation", "Mechanic"):
+        runs += [Run(rule, start, "decay", first, steps) for start in (1e-4, 1e-2)]
     return runs
 
 
@@ -126,6 +130,13 @@ class Hidden:
             group["lr"] = self.lr * share
         self.optimizer.step()
 
+    @torch.no_grad()
+    def end(self) -> None:
+        """Leave what the run ends with where the model has its weights."""
+        if self.rule is not None:
+            for p, value in zip(self.matrices, self.rule.results(), strict=True):
+                p.copy_(value)
+
 
 def trained(run: Run, data: Input) -> float:
     """The validation loss after a run, in nats per byte; infinite where it diverged."""
@@ -151,6 +162,7 @@ def trained(run: Run, data: Input) -> float:
             hidden.step(share)
         except NonFiniteError:
             return math.inf
+    hidden.end()
     return validation_loss(model, data.data.validation, PRESET)
 
 

@@ -73,7 +73,8 @@ def planned(problem: str) -> list[Run]:
         for lr in rates
         for schedule in (CONSTANT, FALLING)
     ]
-    for rule in ("DoG", "Prodigy", "Barzilai–Borwein"):
+    runs += [Run(problem, "schedule-free, lr", lr, CONSTANT) for lr in rates]
+    for rule in ("DoG", "Prodigy", "D-adaptation", "Mechanic", "Barzilai–Borwein"):
         runs += [Run(problem, rule, start, CONSTANT) for start in STARTS]
     runs += [Run(problem, "OptMuon, θ", 10.0**k, CONSTANT) for k in range(-6, 6)]
     if problem != "6.2":
@@ -113,7 +114,7 @@ def finished(run: Run) -> float:
             rule.step(gradients, share, loss if run.rule in NEED_LOSS else None)
         except (ZeroDivisionError, OverflowError, pg.PolarGradError):
             return math.inf
-    end = loss(values)
+    end = loss(values if rule is None else rule.results())
     return end if math.isfinite(end) else math.inf
 
 
@@ -139,9 +140,10 @@ def table(results: dict[Run, float]) -> list[str]:
 COLOURS = (
     *(FOUND, "PolarGrad, lr", "PolarGrad, lr falling", "Muon", "OptMuon, θ", "Polyak, factor"),
     *("Armijo", "Barzilai–Borwein", "DoG", "Prodigy", "AdamW", DIRECTIONS),
+    *("D-adaptation", "Mechanic", "schedule-free, lr", "schedule-free Muon"),
 )
 OURS = {FOUND: "-", DIRECTIONS: "--"}
-GIVEN = (*COLOURS[1:6], "AdamW")  # a number has to be chosen
+GIVEN = (*COLOURS[1:6], "AdamW", *COLOURS[-2:])  # a number has to be chosen
 LARGEST_GAP, LARGEST_LOSS = 1e10, 3.0
 
 Curves = dict[str, list[tuple[float, float]]]

@@ -14,7 +14,10 @@ from torch import Tensor
 
 import polargrad as pg
 
-__all__ = ["RULES", "Armijo", "BarzilaiBorwein", "DoG", "OptMuon", "Polyak", "Prodigy", "Rule"]
+__all__ = [
+    *("RULES", "Armijo", "BarzilaiBorwein", "DAdaptation", "DoG", "Mechanic", "OptMuon", "Polyak"),
+    *("Prodigy", "Rule", "ScheduleFree", "ScheduleFreeUnit"),
+]
 
 Loss = Callable[[Sequence[Tensor]], float]
 
@@ -64,6 +67,10 @@ class Rule:
         """The size of the step of each matrix."""
         raise NotImplementedError
 
+    def results(self) -> Sequence[Tensor]:
+        """What a run ends with: the matrices, or an average of where they have been."""
+        return self.matrices
+
 
 class Polar(Rule):
     """PolarGrad itself: γ‖G‖_*."""
@@ -100,6 +107,10 @@ class Prodigy(Rule):
 
     MEMORY = math.sqrt(0.999)
 
+    def weight(self) -> float:
+        """What a gradient counts in both sums."""
+        return (1.0 - self.MEMORY) * self.distance**2
+
     def __init__(self, matrices, number, **options):
         super().__init__(matrices, number, **options)
         self.distance, self.agreed = number, 0.0
@@ -107,15 +118,106 @@ class Prodigy(Rule):
 
     def sizes(self, gradients, directions, duals, loss):
         total = sum(float(dual) for dual in duals)
-        d, beta, moved = self.distance, self.MEMORY, 0.0
+        weight, beta, moved = self.weight(), self.MEMORY, 0.0
         for X, start, G, held in zip(self.matrices, self.start, gradients, self.sums, strict=True):
             moved += float((G * (start - X)).sum()) / total
-            held.mul_(beta).add_(G, alpha=(1 - beta) * d * d / total)
-        self.agreed = beta * self.agreed + (1 - beta) * d * d * moved
+            held.mul_(beta).add_(G, alpha=weight / total)
+        self.agreed = beta * self.agreed + weight * moved
         bound = sum(float(pg.polar(held, tol=self.tol).nuclear_norm) for held in self.sums)
         if bound > 0:
-            self.distance = max(d, self.agreed / bound)
+            self.distance = max(self.distance, self.agreed / bound)
         return [self.distance] * len(self.matrices)
+
+
+class DAdaptation(Prodigy):
+    """As Prodigy, with nothing forgotten and gradients counted by the distance, not its square.
+
+    Source: A. Defazio, K. Mishchenko (2023), arXiv 2301.07733, for gradients: the bound by inner
+    products.
+    """
+
+    MEMORY = 1.0
+
+    def weight(self):
+        return self.distance
+
+
+class Mechanic(Rule):
+    """All steps so far, scaled anew after each by wagers on whether they agree with the gradient.
+
+    Source: A. Cutkosky, A. Defazio, H. Mehta (2023), arXiv 2306.00144, with its six memories and
+    its decay, and with wagers of at most the largest gain so far; ``number`` is its s_init.
+    """
+
+    MEMORIES = tuple(1.0 - 0.1**k for k in range(1, 7))
+    DECAY, EPS = 1e-2, 1e-8
+
+    def __init__(self, matrices, number, **options):
+        super().__init__(matrices, number, **options)
+        count = len(self.MEMORIES)
+        self.most, self.squares, self.gains = [0.0] * count, [0.0] * count, [0.0] * count
+        self.scales = [number] * count
+        self.moved = [torch.zeros_like(X) for X in self.matrices]
+
+    def step(self, gradients, share, loss=None):
+        places = [X.clone() for X in self.matrices]
+        agreed = sum(float((G * D).sum()) for G, D in zip(gradients, self.moved, strict=True))
+        size = math.sqrt(sum(float(G.square().sum()) for G in gradients))
+        length = math.sqrt(sum(float(X.square().sum()) for X in places))
+        inward = sum(float((X * D).sum()) for X, D in zip(places, self.moved, strict=True))
+        agreed += self.DECAY * sum(self.scales) * size * inward / (length + self.EPS)
+        super().step(gradients, share)  # by U, of which only the step is used
+        for moved, X, place in zip(self.moved, self.matrices, places, strict=True):
+            moved.add_(place - X)
+        self._wager(agreed)
+        for X, start, moved in zip(self.matrices, self.start, self.moved, strict=True):
+            X.copy_(start - sum(self.scales) * moved)
+
+    def sizes(self, gradients, directions, duals, loss):
+        return [1.0] * len(self.matrices)
+
+    def _wager(self, agreed: float) -> None:
+        """Find the scales for what the last ones have won."""
+        for i, beta in enumerate(self.MEMORIES):
+            held = min(max(agreed, -self.most[i]), self.most[i])
+            self.most[i] = max(beta * self.most[i], abs(agreed) + self.EPS)
+            self.squares[i] = beta * beta * self.squares[i] + agreed * agreed
+            self.gains[i] = beta * self.gains[i] + held * self.scales[i]
+            wealth = self.number / len(self.MEMORIES) * self.most[i] + max(0.0, self.gains[i])
+            self.scales[i] = wealth / (math.sqrt(self.squares[i]) + self.EPS)
+
+
+class ScheduleFree(Polar):
+    """PolarGrad at a constant rate from gradients beside the average of where it has been.
+
+    Source: A. Defazio et al. (2024), arXiv 2405.15682, with β = 0.9, for gradients.
+    """
+
+    BETA = 0.9
+
+    def __init__(self, matrices, number, **options):
+        super().__init__(matrices, number, **options | {"momentum": 0.0})
+        self.looked_at = self.matrices
+        self.matrices = [X.clone() for X in self.looked_at]
+        self.means = [X.clone() for X in self.looked_at]
+        self.total = 0.0
+
+    def step(self, gradients, share, loss=None):
+        super().step(gradients, share)
+        self.total += share * share
+        for Y, Z, mean in zip(self.looked_at, self.matrices, self.means, strict=True):
+            mean.lerp_(Z, share * share / self.total if share else 0.0)
+            Y.copy_(torch.lerp(Z, mean, self.BETA))
+
+    def results(self):
+        return self.means
+
+
+class ScheduleFreeUnit(ScheduleFree):
+    """The same for steps of one size, as Muon's are."""
+
+    def sizes(self, gradients, directions, duals, loss):
+        return [self.number] * len(self.matrices)
 
 
 class OptMuon(Rule):
@@ -198,6 +300,10 @@ RULES: dict[str, type[Rule]] = {
     "PolarGrad, lr": Polar,
     "DoG": DoG,
     "Prodigy": Prodigy,
+    "D-adaptation": DAdaptation,
+    "Mechanic": Mechanic,
+    "schedule-free, lr": ScheduleFree,
+    "schedule-free Muon": ScheduleFreeUnit,
     "OptMuon, θ": OptMuon,
     "Polyak, factor": Polyak,
     "Barzilai–Borwein": BarzilaiBorwein,

@@ -39,17 +39,18 @@ TRAINING_LOWER = 1e-3
 # among those within 0.105, the second comes nearest to 1.
 DEGREES = ((3, 5, 5, 5, 9), (5, 9, 9, 9), (9, 9, 9, 9), (3, 9, 9, 9, 9))
 
-# Where one method overtakes the other, measured on two cores (docs/data/polar): columns n, and
-# rows m for which m ≥ ratio · n.
+# Where one method overtakes the other, measured on two cores of an Intel Xeon and of an AMD EPYC
+# (docs/results.md): columns n, and rows m for which m ≥ ratio · n.
 TALL = 2.0
 EIGH_MOST_COLUMNS = 448
-NEWTON_LEAST_COLUMNS, NEWTON_MOST_COLUMNS = 33, 96
+# Between the two ranges of square matrices all that is exact takes as long as an SVD.
+NEWTON_COLUMNS = (range(33, 97), range(224, 1025))
 # Above 320 columns a few large singular values over many small ones cost Newton up to 350 eps.
 NEWTON_DOUBLE_LEAST, NEWTON_DOUBLE_MOST = 96, 320
 REDUCTION_RATIO = 4.0
 # Up to so many entries of a matrix no taller than so many times as wide, products alone cost less
 # at training accuracy than a factorization and all that stands around it.
-PRODUCTS_MOST = ((2, 40_000), (4, 16_384))
+PRODUCTS_MOST = ((2, 51_000), (4, 16_384))
 SMALL_DEGREES = DEGREES[:2]
 # At training accuracy few eigenvalues cost less than a dozen products so small, in stacks too.
 EIGH_TRAINING_COLUMNS = 8
@@ -277,10 +278,13 @@ def _exact_cpu(rows: int, columns: int, dtype: torch.dtype) -> tuple[Method, str
         if rows == columns and small and dtype == torch.float64:
             return Newton(), "two or three inverses cost less than a singular value decomposition"
         return SVD(), "nothing exact is faster in double precision"
-    if rows >= TALL * columns or columns < NEWTON_LEAST_COLUMNS:
+    if rows >= TALL * columns or columns < NEWTON_COLUMNS[0].start:
         return GramEigh(polish=None), "a Gram matrix in float64 loses nothing of a float32 matrix"
-    if rows == columns and columns <= NEWTON_MOST_COLUMNS and dtype == torch.float32:
-        return Newton(), "inverses of stacks of small matrices are the fastest way"
+    if rows == columns and dtype == torch.float32:
+        if columns in NEWTON_COLUMNS[0]:
+            return Newton(), "inverses of stacks of small matrices are the fastest way"
+        if columns in NEWTON_COLUMNS[1]:
+            return Newton(), "one or two inverses and products cost less than an eigenproblem"
     if columns <= EIGH_MOST_COLUMNS or dtype != torch.float32:
         return GramEigh(polish=None), "a Gram matrix in float64 loses nothing of a float32 matrix"
     return MixedQDWH(), "for large square matrices a few factorizations beat an eigenproblem"

@@ -2,7 +2,7 @@ r"""Products and factorizations that use symmetry, in blocks where that is faste
 
 A symmetric product has half the entries to compute, which the library's product does not know; a
 blocked Cholesky factorization with inverted diagonal blocks does nearly all of its work in
-products. On two cores both take 0.5 to 0.75 of the library's time for one matrix on a CPU. Large
+products. For one large matrix on a CPU both take 0.5 to 0.9 of the library's time. Large
 symmetric products on a GPU go to :mod:`polargrad.linalg.kernels` where Triton can be imported.
 Stacks, small matrices and other devices go to the library.
 """
@@ -18,6 +18,7 @@ from polargrad.linalg import kernels
 from polargrad.linalg.preparation import is_plain
 
 __all__ = [
+    "LEAST_INVERSE",
     "SpdFactor",
     "factorize",
     "gram",
@@ -30,13 +31,16 @@ __all__ = [
     "times",
 ]
 
-# Measured with one thread and with two, in both precisions: below these sizes the blocks cost what
-# they save. Of a product that is the number of its multiplications for each thread; the sums of
-# long columns are batched up to 128 of them.
-LEAST_WORK = 6_000_000
+# Measured with one thread and with two, in both precisions: below these sizes the blocks cost more
+# than they save. That depends on the processor: on an AMD EPYC symmetric products pay from 6 million
+# multiplications for each thread on and factorizations from 128 columns, on an Intel Xeon from 60
+# million and from 450; inverses from some 1000 there, if at all. The sums of long columns are
+# batched up to 128 of them.
+LEAST_WORK = 40_000_000
 LEAST_COLUMNS = 96
 LEAST_LOOP_COLUMNS = 128
-LEAST_FACTOR = 128
+LEAST_FACTOR = 448
+LEAST_INVERSE = 896
 STRIP = 256
 # Rows whose products are summed by the library; more of them where one piece's product is large.
 PIECE = 512
@@ -149,9 +153,7 @@ def factorize(
         tensor([[2., 0.],
                 [0., 2.]])
     """
-    plain = isinstance(scale, float) and scale == 1.0
-    shifted = matrix.clone() if plain else scale * matrix
-    shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
+    shifted = _shifted(matrix, shift, scale)
     n = matrix.shape[-1]
     if n < LEAST_FACTOR or not _in_blocks(shifted):
         lower, info = _cholesky(shifted)
@@ -175,6 +177,14 @@ def factorize(
         inverses.append(inverse)
         infos.append(info)
     return SpdFactor(lower, tuple(inverses), torch.stack(infos).amax(dim=0))
+
+
+def _shifted(matrix: Tensor, shift: Tensor | float, scale: Tensor | float = 1.0) -> Tensor:
+    """A new matrix: scale · M + shift · I."""
+    plain = isinstance(scale, float) and scale == 1.0
+    shifted = matrix.clone() if plain else scale * matrix
+    shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
+    return shifted
 
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,10 +290,11 @@ def shifted_inverse(matrix: Tensor, shift: float) -> tuple[Tensor, Tensor]:
         tensor([[0.2500, 0.0000],
                 [0.0000, 0.2500]])
     """
-    factor = factorize(matrix, shift)
-    if factor.inverses is not None:
+    if matrix.shape[-1] >= LEAST_INVERSE and _in_blocks(matrix):
+        factor = factorize(matrix, shift)
         return gram(inverse_triangle(factor)), factor.info
+    lower, info = _cholesky(_shifted(matrix, shift))
     # By the upper triangle, as it was computed.
-    inverse = torch.cholesky_inverse(factor.lower.mH, upper=True)
+    inverse = torch.cholesky_inverse(lower.mH, upper=True)
     # Symmetric to the last bit, and by columns: what it is added to lies by rows.
-    return inverse if inverse.is_complex() else inverse.mT, factor.info
+    return inverse if inverse.is_complex() else inverse.mT, info

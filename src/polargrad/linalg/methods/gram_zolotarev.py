@@ -16,7 +16,7 @@ from polargrad.linalg.methods.polynomial import add_product, higher_terms
 from polargrad.linalg.minimax import DEGREES, minimax_polynomials
 from polargrad.linalg.odd_polynomials import OddPolynomial, deviation
 from polargrad.linalg.products import (
-    LEAST_FACTOR,
+    LEAST_INVERSE,
     factorize,
     gram,
     inverse_triangle,
@@ -132,7 +132,7 @@ class GramZolotarev:
         if self.polynomial is None:
             return Work(products=3, factorizations=self.degree, solves=self.degree)
         # A blocked inverse is a triangle and its Gram matrix.
-        large = columns >= LEAST_FACTOR
+        large = columns >= LEAST_INVERSE
         terms = {3: 0, 5: 1, 7: 2, 9: 2}[self.polynomial]
         products = 4 + terms + (self.degree if large else 0)
         return Work(products=products, factorizations=self.degree, solves=self.degree)

@@ -24,19 +24,25 @@ from polargrad.linalg.precision import double_dtype, rank_cutoff
 from polargrad.linalg.products import factorize, gram, solve_right
 
 LEVELS_PER_DECADE = 4
-# Up to so many columns norms are bounded by Frobenius norms, which cost nothing and a quarter of an
-# inverse; above by power steps, with this margin for what they leave.
-MOST_FROBENIUS_COLUMNS = 320
+# Up to so many columns, for float64 and for float32, norms are bounded by Frobenius norms, which
+# cost nothing and a quarter of an inverse; above by power steps, with this margin for what they
+# leave.
+MOST_FROBENIUS_COLUMNS, MOST_FROBENIUS_SINGLE = 320, 128
 POWER_STEPS = 4
 MARGIN = 1.4
+# Up to so many columns the residual of a float64 matrix has been seen to stay below 40 eps.
+MOST_DOUBLE_COLUMNS = 320
 # Condition numbers above which a float64 matrix goes to the SVD: there the backward error of the
 # iteration, which grows slowly with κ, reaches that of the SVD.
 LARGEST_CONDITION = 3e5
+# A float32 matrix is taken whose bound of 1/κ is so many times the rank cutoff: bounds are on the
+# safe side by up to a factor of four.
+SAFETY = 10.0
 # Ratios of extreme singular values at which inverses give way: to one Halley step, which a
 # Cholesky factorization makes cheap from this many columns on, or to polynomials.
 LARGEST_HALLEY_RATIO = 9.0
 LARGEST_POLYNOMIAL_RATIO = 8.0
-LEAST_HALLEY_COLUMNS = 192
+LEAST_HALLEY_COLUMNS, LEAST_HALLEY_SINGLE = 192, 512
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,10 @@ class Newton:
     polynomials do the rest. A float32 matrix is inverted in float64. The largest singular values of
     A and its inverse are bounded by norms or estimated by power steps, and the result is checked.
 
-    The fastest exact choice on a CPU for stacks of small matrices, and for single float64 ones of
-    some 100 to 300 columns; above, a spectrum of few large and many small singular values has been
-    seen to cost 350 eps of backward error, where an SVD has 30. For large float32 matrices choose
-    :class:`MixedQDWH`. A tall matrix is first reduced to its triangular factor by QR. One that is
+    The fastest exact choice on a CPU for stacks of small matrices, for square float32 ones of some
+    200 to 1000 columns, and for float64 ones of some 100 to 300; above, a spectrum of few large and
+    many small singular values has been seen to cost 350 eps of backward error, where an SVD has 30.
+    For larger float32 matrices choose :class:`MixedQDWH`. A tall matrix is first reduced to its triangular factor by QR. One that is
     singular to rounding, or of condition number above some 10⁵ in float64, is handed to
     :class:`SVD` (float32: :class:`GramEigh`).
 
@@ -84,19 +90,17 @@ class Newton:
         eps = torch.finfo(dtype).eps
         residual = 8.0 * eps
         if dtype == double_dtype(dtype):
-            residual = (40.0 if columns <= MOST_FROBENIUS_COLUMNS else 400.0) * eps
+            residual = (40.0 if columns <= MOST_DOUBLE_COLUMNS else 400.0) * eps
         return Promise(5.0 * residual, rank_cutoff(columns, dtype), residual)
 
     def work(self, rows: int, columns: int, dtype: torch.dtype, condition: float) -> Work:
         """See :class:`Work`; at most, for norms that are exact and one step at the end."""
         reduction = Work(1, 1) if rows > columns else Work()
-        double = dtype == double_dtype(dtype)
-        safe = 1.0 / LARGEST_CONDITION if double else 10.0 * rank_cutoff(columns, dtype)
-        if 1.0 / condition <= safe:
-            fallback = SVD() if double else GramEigh(polish=None)
+        if 1.0 / condition <= _safe(columns, dtype):
+            fallback = SVD() if dtype == double_dtype(dtype) else GramEigh(polish=None)
             exact = fallback.work(columns, columns, dtype, condition)
             return exact.plus(reduction).plus(Work(factorizations=1, synchronizations=1))
-        halley = columns >= LEAST_HALLEY_COLUMNS
+        halley = _takes_halley(columns, dtype)
         level = level_of(1.0 / condition, LEVELS_PER_DECADE)
         ratios, polynomials = _schedule(level or 1, halley, last_deviation(columns, dtype))
         steps = Work(halley + 3 * len(polynomials), len(ratios) - 1 + halley, 2 * halley, 1)
@@ -114,10 +118,9 @@ class Newton:
         wide = x.to(double_dtype(x.dtype))
         inverse = torch.linalg.inv_ex(wide).inverse
         # The inverse of a singular matrix is anything, NaN included: then no level is found below.
-        sizes = _size(wide), _size(inverse)
+        sizes = [_size(one, x.dtype) for one in (wide, inverse)]
         lower = 1.0 / (sizes[0] * sizes[1])
-        safe = 1.0 / LARGEST_CONDITION if double else 10.0 * rank_cutoff(x.shape[-1], x.dtype)
-        lower = torch.where(lower > safe, lower, 0.0)
+        lower = torch.where(lower > _safe(x.shape[-1], x.dtype), lower, 0.0)
         fallback = SVD() if double else GramEigh(polish=None)
 
         def exact(
@@ -132,12 +135,27 @@ class Newton:
         return by_level(exact, lower, LEVELS_PER_DECADE, x, wide, inverse, scale)
 
 
-def _size(x: Tensor) -> Tensor:
-    """A bound of each matrix's largest singular value, as (..., 1, 1)."""
-    if x.shape[-1] <= MOST_FROBENIUS_COLUMNS:
+def _safe(columns: int, dtype: torch.dtype) -> float:
+    """Down to which bound of 1/κ a matrix is inverted; of float32 it is well above the cutoff."""
+    if dtype == double_dtype(dtype):
+        return 1.0 / LARGEST_CONDITION
+    return SAFETY * rank_cutoff(columns, dtype)
+
+
+def _takes_halley(columns: int, dtype: torch.dtype) -> bool:
+    """Whether a Halley step in this precision costs less than the polynomials that it spares."""
+    double = dtype == double_dtype(dtype)
+    return columns >= (LEAST_HALLEY_COLUMNS if double else LEAST_HALLEY_SINGLE)
+
+
+def _size(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bound of each matrix's largest singular value for work in ``dtype``, as (..., 1, 1)."""
+    double = dtype == double_dtype(dtype)
+    if x.shape[-1] <= (MOST_FROBENIUS_COLUMNS if double else MOST_FROBENIUS_SINGLE):
         norm: Tensor = torch.linalg.matrix_norm(x, keepdim=True)
         return norm
-    return MARGIN * largest_singular_value(x, POWER_STEPS)
+    # In single precision a power step takes half the time.
+    return MARGIN * largest_singular_value(x.to(dtype), POWER_STEPS)
 
 
 def _iterate(
@@ -145,9 +163,9 @@ def _iterate(
 ) -> tuple[Tensor, int]:
     """Take Newton steps while inverses are worth it, then the cheaper ones, in ``dtype``."""
     columns = x.shape[-1]
-    halley = columns >= LEAST_HALLEY_COLUMNS
+    halley = _takes_halley(columns, dtype)
     ratios, polynomials = _schedule(level, halley, last_deviation(columns, dtype))
-    x = (0.5 * scale) * x + (0.5 / scale) * inverse.mH
+    x = ((0.5 * scale) * x).add_((0.5 / scale) * inverse.mH)
     for ratio in ratios[1:-1]:
         half = 0.5 / math.sqrt(ratio)
         x = (half * x).add_(torch.linalg.inv_ex(x).inverse.mH, alpha=0.25 / half)
