@@ -56,7 +56,7 @@ def test_a_gram_matrix(way, columns, dtype, transposed):
     x = x.mT.contiguous().mT if transposed else x
     found = gram(x)
     assert distance(found, wide(x).mH @ wide(x), dtype) < 4
-    if way == "blocks" and columns > 1:  # what is below the blocks is a copy
+    if way == "blocks" and columns > 96:  # what is below the blocks is a copy
         assert found[-1, 0] == found[0, -1].conj()
 
 

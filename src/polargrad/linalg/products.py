@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 # Measured with one thread and with two, in both precisions: below these sizes the blocks cost more
-# than they save. That depends on the processor: on an AMD EPYC symmetric products pay from 6 million
-# multiplications for each thread on and factorizations from 128 columns, on an Intel Xeon from 60
-# million and from 450; inverses from some 1000 there, if at all. The sums of long columns are
-# batched up to 128 of them.
+# than they save. That depends on the processor: on an AMD EPYC symmetric products pay from 6
+# million multiplications for each thread on and factorizations from 128 columns, on an Intel Xeon
+# from 60 million and from 450; inverses from some 1000 there, if at all. The sums of long columns
+# are batched up to 128 of them.
 LEAST_WORK = 40_000_000
 LEAST_COLUMNS = 96
 LEAST_LOOP_COLUMNS = 128

@@ -60,9 +60,9 @@ class Newton:
     The fastest exact choice on a CPU for stacks of small matrices, for square float32 ones of some
     200 to 1000 columns, and for float64 ones of some 100 to 300; above, a spectrum of few large and
     many small singular values has been seen to cost 350 eps of backward error, where an SVD has 30.
-    For larger float32 matrices choose :class:`MixedQDWH`. A tall matrix is first reduced to its triangular factor by QR. One that is
-    singular to rounding, or of condition number above some 10⁵ in float64, is handed to
-    :class:`SVD` (float32: :class:`GramEigh`).
+    For larger float32 matrices choose :class:`MixedQDWH`. A tall matrix is first reduced to its
+    triangular factor by QR. One that is singular to rounding, or of condition number above some 10⁵
+    in float64, is handed to :class:`SVD`; a float32 one above some 10⁴ to :class:`GramEigh`.
 
     Cost: an inverse 8/3 n³ flops as libraries take it, a polynomial 6 n³, the Halley step 13/3 n³;
     QR and the last product 6 m n² for a tall matrix. Three host synchronizations a level of
