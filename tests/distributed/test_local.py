@@ -158,8 +158,8 @@ class TestInTheOptimizer:
 
         seen, original = [], spectral.factor_and_norm
 
-        def spy(stack, *options):
-            found = original(stack, *options)
+        def spy(stack, *options, **more):
+            found = original(stack, *options, **more)
             assert found is not None  # or it would go on to polar
             seen.append(tuple(stack.shape))
             return found

@@ -54,6 +54,17 @@ def test_factor_and_norm_are_those_of_polar_to_the_bit(method, dtype, shape, pow
     assert torch.equal(found[1], expected.nuclear_norm)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_without_the_norm_the_factor_is_the_same(method, shape):
+    a = conditioned(shape, 50.0, torch.float32)
+    found, with_norm = factor_and_norm(a, method, norm=False), factor_and_norm(a, method)
+    assert found is not None and with_norm is not None
+    assert torch.equal(found[0], with_norm[0])
+    assert found[1].shape == with_norm[1].shape
+    assert bool(found[1].isnan().all())
+
+
 def test_a_zero_matrix_has_the_factor_zero():
     for count in (1, 2):
         found = factor_and_norm(torch.zeros(count, 6, 4), METHODS[0])
@@ -90,6 +101,9 @@ def test_passes_over_the_matrix():
     with Calls(a.numel()) as calls:
         factor_and_norm(a, GramZolotarev(1, polynomial=9))
     assert calls.passes == 4
+    with Calls(a.numel()) as without:
+        factor_and_norm(a, GramZolotarev(1, polynomial=9), norm=False)
+    assert without.passes == 3
     with Calls(a.numel()) as general:
         pg.polar(a, method=GramZolotarev(1, polynomial=9), nonfinite="propagate").nuclear_norm  # noqa: B018
     assert calls.all <= general.all - 12

@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polargrad as pg
+from polargrad.linalg import direct
 from polargrad.optim.gradients import all_finite, finite_on_host
 
 
@@ -143,6 +144,28 @@ def test_both_verdicts_on_gradients_agree(value, dtype):
     expected = bool(torch.isfinite(params[1].grad).all())
     assert finite_on_host(params) == expected == bool(all_finite(params))
     assert finite_on_host([]) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "norms"),
+    [
+        (lambda params: pg.PolarGrad(params, lr=1e-3, tol=0.11), 1),
+        (lambda params: pg.PolarGrad(params, tol=0.11), 0),
+        (lambda params: pg.PolarGrad(params, momentum=0.9, order="polar-first", nesterov=0.03), 0),
+        (lambda params: pg.Muon(params, lr=1e-3, method="auto", tol=0.11), 0),
+    ],
+    ids=["given", "found", "found along averages", "Muon"],
+)
+def test_a_dual_norm_is_computed_where_it_is_a_part_of_the_step(make, norms, monkeypatch):
+    calls, original = [], direct.inner
+    monkeypatch.setattr(direct, "inner", lambda a, u: calls.append(1) or original(a, u))
+    params = [torch.nn.Parameter(torch.zeros(60, 40)) for _ in range(2)]
+    optimizer = make(params)
+    for p in params:
+        p.grad = torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    assert len(calls) == norms  # of a stack
+    assert all(bool(p.isfinite().all()) and bool(p.any()) for p in params)
 
 
 def test_a_profiler_sees_the_stages():

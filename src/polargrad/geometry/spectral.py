@@ -169,15 +169,21 @@ class Spectral(PolarGeometry, Norm):
     name: ClassVar[str] = "spectral"
 
     def ascent_on_host(
-        self, signal: Tensor, method: Method, compute_dtype: torch.dtype | None
+        self,
+        signal: Tensor,
+        method: Method,
+        compute_dtype: torch.dtype | None,
+        *,
+        norm: bool = True,
     ) -> Ascent | None:
         """What :meth:`ascent` gives with this method, where the host may look at sizes, or None.
 
-        None where it takes more than the short way of :mod:`polargrad.linalg.direct`.
+        None where it takes more than the short way of :mod:`polargrad.linalg.direct`. Without
+        ``norm`` the dual norms are NaN, for steps of which they are no part.
         """
         if not self.uses_polar or self.correct:
             return None
-        found = factor_and_norm(signal, method, compute_dtype)
+        found = factor_and_norm(signal, method, compute_dtype, norm=norm)
         return None if found is None else Ascent(*found)
 
     def split_on_host(

@@ -68,7 +68,9 @@ class FoundSteps:
         self.share: Tensor | float = (
             multiplier.clamp(max=1.0) if isinstance(multiplier, Tensor) else min(multiplier, 1.0)
         )
+        # By matrix: how its direction lies to the last, and whether its gradient is not zero.
         self.turns: dict[int, tuple[Tensor, ...]] = {}
+        self.moved: dict[int, Tensor] = {}
         self.taken: dict[int, Tensor] = {}
         self.after: list[tuple[list[Tensor], list[Tensor]]] = []
 
@@ -122,6 +124,8 @@ class FoundSteps:
     ) -> tuple[Tensor, Tensor | None]:
         """What sizes follow, and what else must agree."""
         looks = sums(entries, 2, self._look, "what gradients say of step sizes")
+        if self.of_directions:
+            self.moved |= dict(zip(map(id, entries), (looks[:, 1] > 0).unbind(0), strict=True))
         slopes = slope(looks[:, 0], looks[:, 1].sqrt())
         slopes = -slopes if self.group["maximize"] else slopes
         if not self.of_directions:
@@ -151,13 +155,8 @@ class FoundSteps:
         """The sizes of the steps of a stack, (B,)."""
         return torch.stack([self.taken[i] for i in positions])
 
-    def decayed(self, entries: Sequence[Entry], direction: Tensor, new: Tensor) -> Tensor:
-        r"""Return :math:`D + \lambda X` of a stack of directions, and keep it.
-
-        Args:
-            entries: the matrices, or parts of them.
-            direction: D, of which ``new`` is the newest term or D itself.
-        """
+    def decayed(self, entries: Sequence[Entry], direction: Tensor) -> Tensor:
+        r"""Return :math:`D + \lambda X` of a stack of directions, of matrices or of parts."""
         decay = self.group["weight_decay"]
         if isinstance(decay, Tensor) or decay:
             matrices = torch.stack([entry.target.matrix() for entry in entries])
@@ -167,31 +166,31 @@ class FoundSteps:
         if isinstance(self.share, Tensor) or not self.share:
             taken = direction * (self.share > 0)  # what was not taken says nothing of its size
         if self.of_directions:
-            for entry, one, newest in zip(entries, taken.unbind(0), new.unbind(0), strict=True):
-                self._turn(entry, one, newest)
+            for entry, one in zip(entries, taken.unbind(0), strict=True):
+                self._turn(entry, one)
         shaped = [d.reshape(t.shape) for d, t in zip(taken.unbind(0), targets, strict=True)]
         store(targets, shaped, self.gate)
         return direction
 
-    def _turn(self, entry: Entry, direction: Tensor, newest: Tensor) -> None:
+    def _turn(self, entry: Entry, direction: Tensor) -> None:
         """Look at how a direction, or a part of one, lies to the last, while both are here."""
         assert entry.last is not None  # as entries have where sizes are found
         last = entry.last.matrix()
         alone = self.gate is None and last.device.type == "cpu"
         inner = products_on_host if alone else products
-        moved = (newest != 0).any().to(double_dtype(newest.dtype))
-        self.turns[id(entry)] = (*inner(direction, last), moved)
+        self.turns[id(entry)] = inner(direction, last)
 
     def _look_at_directions(self) -> None:
         """What the directions of this step say of its size."""
         chance = chance_cosine(beta_of(self.group), newest_share(self.group))
         for positions in by_device(self.entries).values():
             entries = [self.entries[i] for i in positions]
-            looks = sums(entries, 4, lambda e: self.turns[id(e)], "how directions turn")
-            inner, of_new, of_last, moved = looks.unbind(1)
+            looks = sums(entries, 3, lambda e: self.turns[id(e)], "how directions turn")
+            inner, of_new, of_last = looks.unbind(1)
+            moved = torch.stack([self.moved[id(entry)] for entry in entries])
             turn = cosine(inner, of_new.sqrt(), of_last.sqrt())
             # A zero gradient says nothing, and neither does a first direction.
-            said = (moved > 0) & (of_last > 0) & (of_new > 0)
+            said = moved & (of_last > 0) & (of_new > 0)
             turn = torch.where(said, turn - chance, 0.0).float()
             places = numbers_of(LOOK, entries, [self.owners[i] for i in positions])
             self.after.append((places, list(turn.unbind(0))))

@@ -44,7 +44,7 @@ from polargrad.optim.routing.views import Region, View
 from polargrad.optim.shared_step import reads_of, step_shared
 from polargrad.optim.signal import as_read, as_used, beta_of, is_averaged
 from polargrad.optim.stages import stage
-from polargrad.optim.step_size import is_found, step_length
+from polargrad.optim.step_size import is_found, step_length, takes_dual_norm
 
 __all__ = ["STEP", "Update", "matrix_update"]
 
@@ -284,7 +284,9 @@ class Update:
             dtype = COMPUTE_DTYPES.get(self.group["compute_dtype"])
             if self.gate is None and isinstance(found, Spectral):
                 # Gradients have been looked at on the host already, so signals may be.
-                quick = found.ascent_on_host(signal, method, dtype)
+                quick = found.ascent_on_host(
+                    signal, method, dtype, norm=takes_dual_norm(self.group)
+                )
                 if quick is not None:
                     return quick
             found = found.with_polar(method, dtype)
@@ -360,11 +362,10 @@ class Update:
         if self.averaged and self.group["order"] == "polyak":
             self._move(positions, entries, self._summed(entries, direction, scale))
             return
-        new = direction
         if self.averaged and not self.first:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
-            direction = self.found.decayed(entries, direction, new)
+            direction = self.found.decayed(entries, direction)
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:

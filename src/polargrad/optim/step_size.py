@@ -16,7 +16,7 @@ from polargrad.optim.signal import is_averaged
 __all__ = [
     *("EVIDENCE", "FOUND", "FOUND_KEYS", "GIVEN", "LAST", "LAST_DTYPE", "LOOK", "REACH", "SIZE"),
     *("STEP_SIZES", "decay_factor", "evidence_columns", "is_found", "looks_at_directions"),
-    *("start_step_size", "step_length", "step_size"),
+    *("start_step_size", "step_length", "step_size", "takes_dual_norm"),
 ]
 
 GIVEN, FOUND = "given", "hypergradient"
@@ -63,12 +63,17 @@ def step_length(
         bounds.append(group["max_dual_norm"])
     dual = dual.clamp(max=min(bounds)) if isinstance(dual, Tensor) else min(dual, *bounds)
     kind, exponent = group["magnitude"], group["exponent"]
-    if is_found(group) and kind == "dual_norm":
+    if kind == "dual_norm" and not takes_dual_norm(group):
         kind = "unit"  # the size that is found takes its place
     size = magnitude(kind, dual, rows, columns, exponent=exponent)
     if isinstance(dual, Tensor) and not isinstance(size, Tensor):
         size = torch.full_like(dual, size)
     return size * step_size(group)
+
+
+def takes_dual_norm(group: Mapping[str, Any]) -> bool:
+    """Whether the dual norm is a part of the step."""
+    return bool(group["magnitude"] == "dual_norm") and not is_found(group)
 
 
 def decay_factor(group: dict[str, Any]) -> Tensor | float | None:
