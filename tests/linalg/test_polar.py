@@ -11,6 +11,7 @@ from matrices import (
     conditioned,
     double,
     eps,
+    geometric,
     negativity,
     orthogonality,
     polar_oracle,
@@ -172,6 +173,34 @@ def test_few_large_and_many_small_singular_values():
             a = with_singular_values((n, n), sigma, seed=2)
             result = pg.polar(a)
             assert residual(a, result.U, result.H, result.side) <= 40 * eps(torch.float64)
+
+
+@pytest.mark.parametrize("n", [96, 223, 224, 449, 600])
+@pytest.mark.parametrize(
+    "spectrum",
+    ["condition 100", "condition 1e4", "condition 1e5", "one large", "half", "half rank"],
+)
+def test_square_float32_matrices_on_both_sides_of_where_methods_change(n, spectrum):
+    values = {
+        "one large": [1.0] + [1e-4] * (n - 1),
+        "half": [1.0] * (n // 2) + [1e-3] * (n - n // 2),
+        "half rank": [1.0] * (n // 2) + [0.0] * (n - n // 2),
+    }
+    if spectrum in values:
+        sigma = torch.tensor(values[spectrum], dtype=torch.float64)
+    else:
+        sigma = geometric(n, float(spectrum.split()[1]))
+    a = with_singular_values((n, n), sigma, torch.float32)
+    if spectrum == "half rank":  # exactly so, after rounding too
+        left, right = torch.randn(2, n, n // 2, generator=torch.Generator().manual_seed(1))
+        a = left @ right.mT
+    result = pg.polar(a)
+    assert residual(a, result.U, result.H, result.side) <= 5 * eps(torch.float32)
+    assert negativity(result.H, a) <= 5 * eps(torch.float32)
+    if spectrum == "half rank":
+        assert int(result.certificate.rank) == n // 2
+    else:
+        assert orthogonality(result.U) <= 5 * eps(torch.float32)
 
 
 @pytest.mark.parametrize("shape", [(2000, 320), (640, 256), (20000, 64), (60, 60)], ids=str)
