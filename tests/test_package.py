@@ -93,6 +93,12 @@ def test_the_code_in_the_pages_runs(page):
         exec(compile(block, page, "exec"), namespace)
 
 
+def _rest_of(text, piece):
+    """The cell of a table after the bar that is in this piece of a line."""
+    line = next(line for line in text.splitlines() if piece in line)
+    return (piece + line.partition(piece)[2]).partition("|")[2]
+
+
 def test_the_planner_does_what_its_table_says():
     """Each line of the table in docs/choosing.md, at one shape that it is about."""
     text = (ROOT / "docs/choosing.md").read_text(encoding="utf-8")
@@ -106,12 +112,7 @@ def test_the_planner_does_what_its_table_says():
         ((320, 320), torch.float64, None, "square, 96 … 320 | `Newton()`"),
         ((321, 321), torch.float64, None, "otherwise | `SVD()`"),
         ((500, 8), torch.float32, 0.11, "n ≤ 8 | `GramEigh(polish=0)`"),
-        (
-            (225, 225),
-            torch.float32,
-            0.103,
-            "m·n ≤ 51,000, or m ≤ 4n, m·n ≤ 16,384, tol ≥ 0.103 | `PolarExpress(5, degree=(3, 5, 5, 5",
-        ),
+        ((225, 225), torch.float32, 0.103, "51,000, or m ≤ 4n, m·n ≤ 16,384, tol ≥ 0.103 | `Pol"),
         ((256, 64), torch.float32, 0.065, "the same, tol ≥ 0.065 | `PolarExpress(4, degree=(5, 9"),
         ((257, 64), torch.float32, 0.11, "tol ≥ 0.093 | `GramZolotarev(1, polynomial=9)`"),
         ((900, 9), torch.float32, 0.08, "tol ≥ 0.078 | `GramZolotarev(2, polynomial=3)`"),
@@ -120,7 +121,7 @@ def test_the_planner_does_what_its_table_says():
     ):
         assert line in text
         method = pg.linalg.plan(shape=shape, dtype=dtype, tol=tol).method
-        named = re.search(r"`(\w+)(?:\(.*?polynomial=(\d))?", line.partition("|")[2])
+        named = re.search(r"`(\w+)(?:\(.*?polynomial=(\d))?", _rest_of(text, line))
         assert named is not None
         assert type(method).__name__ == named.group(1)
         assert named.group(2) in (None, str(getattr(method, "polynomial", None)))

@@ -59,7 +59,8 @@ def test_factor_and_norm_are_those_of_polar_to_the_bit(method, dtype, shape, pow
 def test_without_the_norm_the_factor_is_the_same(method, shape):
     a = conditioned(shape, 50.0, torch.float32)
     found, with_norm = factor_and_norm(a, method, norm=False), factor_and_norm(a, method)
-    assert found is not None and with_norm is not None
+    assert found is not None
+    assert with_norm is not None
     assert torch.equal(found[0], with_norm[0])
     assert found[1].shape == with_norm[1].shape
     assert bool(found[1].isnan().all())
