@@ -12,7 +12,12 @@ from polargrad.linalg.methods.outcome import Factor, SplitFactor
 from polargrad.linalg.precision import HALF
 from polargrad.linalg.preparation import is_plain
 from polargrad.linalg.products import inner
-from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
+from polargrad.linalg.scaling import (
+    greatest_entry,
+    largest_entry,
+    scale_by_power_of_two,
+    times_power_of_two,
+)
 
 __all__ = ["factor_and_norm", "factor_on_host", "split_factor"]
 
@@ -73,7 +78,7 @@ def factor_and_norm(
         u = u.mH if wide else u
         return u, _norms(A, scaled, u, exponent, norm)
     matrix = A.squeeze(0)
-    greatest = float(matrix.abs().amax())
+    greatest = greatest_entry(matrix)
     if not math.isfinite(greatest):
         return None
     power = math.frexp(greatest)[1]

@@ -11,7 +11,12 @@ from torch.autograd import forward_ad
 
 from polargrad.errors import NonFiniteError
 from polargrad.linalg.precision import working_dtype
-from polargrad.linalg.scaling import largest_entry, scale_by_power_of_two, times_power_of_two
+from polargrad.linalg.scaling import (
+    greatest_entry,
+    largest_entry,
+    scale_by_power_of_two,
+    times_power_of_two,
+)
 
 __all__ = [
     "NonFinite",
@@ -98,19 +103,22 @@ def prepare(A: Tensor, nonfinite: NonFinite) -> Prepared:
     working = A.to(working_dtype(A.dtype))
     if A.numel() == 0:
         return Prepared(working, 0, None)
-    largest = largest_entry(working)
     if nonfinite == "propagate" or is_traced(A):
+        largest = largest_entry(working)
         finite = torch.isfinite(largest)[..., None, None]
         clean = torch.where(finite, working, torch.zeros_like(working))
         scaled, exponent = scale_by_power_of_two(clean, torch.where(finite[..., 0, 0], largest, 0))
         return Prepared(scaled, exponent[..., None, None], finite)
-    # What is looked at once tells of one matrix both whether it is finite and how large it is.
-    greatest = float(largest.amax())
-    if not math.isfinite(greatest):
-        _raise_non_finite(A)
-    if largest.ndim == 0:
+    if working.ndim == 2:
+        # What is looked at once tells both whether it is finite and how large it is.
+        greatest = greatest_entry(working)
+        if not math.isfinite(greatest):
+            _raise_non_finite(A)
         power = math.frexp(greatest)[1]
         return Prepared(times_power_of_two(working, -power), power, None)
+    largest = largest_entry(working)
+    if not math.isfinite(float(largest.amax())):
+        _raise_non_finite(A)
     scaled, exponent = scale_by_power_of_two(working, largest)
     return Prepared(scaled, exponent[..., None, None], None)
 

