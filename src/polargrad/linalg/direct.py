@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.methods import GramEigh, GramZolotarev, Method, PolarExpress
+from polargrad.linalg.methods.levels import is_better_looped, stacked
 from polargrad.linalg.methods.outcome import Factor, SplitFactor
 from polargrad.linalg.precision import HALF
 from polargrad.linalg.preparation import is_plain
@@ -65,7 +66,7 @@ def factor_and_norm(
         return None
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
-    quick = _on_host(A.squeeze(0), method) if isinstance(method, PolarExpress) else None
+    quick = _on_host(A.squeeze(0), method)
     if quick is not None:
         scaled, power, factor = quick
         return factor.U.view(A.shape), _norms(A, scaled, factor.U, power, norm)
@@ -98,11 +99,12 @@ def _norms(A: Tensor, scaled: Tensor, u: Tensor, power: Tensor | int, asked_for:
 def factor_on_host(
     A: Tensor, method: Method, compute_dtype: torch.dtype | None = None
 ) -> tuple[Tensor, int, Factor] | None:
-    r"""Return small matrices over a power of two, the power, and the polar factors, or None.
+    r"""Return matrices over a power of two, the power, and the polar factors, or None.
 
     Instead of a look at the largest entry the method's own one at ‖A‖ tells whether A is finite and
-    how large it is. None where :func:`factor_and_norm` is None, for methods that do not look, and
-    for a matrix that is zero, or a stack in which one is.
+    how large it is: of small matrices under :class:`PolarExpress`, and under
+    :class:`GramZolotarev` of those that are taken one by one. None where :func:`factor_and_norm` is
+    None, for methods that do not look, and for a matrix that is zero, or a stack in which one is.
 
     Args:
         A: shape (m, n) or (B, m, n); in half precision it is taken to a wider ``compute_dtype``.
@@ -118,23 +120,41 @@ def factor_on_host(
         (0, tensor([[ 1.,  0.],
                 [ 0., -1.]]))
     """
-    if not isinstance(method, PolarExpress) or A.ndim > 3:
+    if A.ndim > 3:
         return None
     if A.dtype in HALF and compute_dtype == torch.float32:
         A = A.float()
     return _on_host(A, method) if _covers(A, method, compute_dtype) else None
 
 
-def _on_host(A: Tensor, method: PolarExpress) -> tuple[Tensor, int, Factor] | None:
+def _on_host(A: Tensor, method: Method) -> tuple[Tensor, int, Factor] | None:
     """The same of matrices that it is for."""
     # As for polar, a square matrix counts as wide.
     wide = A.shape[-2] <= A.shape[-1]
-    found = method.on_host(A.mT if wide else A)
-    if found is None:
+    x = A.mT if wide else A
+    if isinstance(method, PolarExpress):
+        found = method.on_host(x)
+        if found is None:
+            return None
+        u, power = found
+        scaled = times_power_of_two(A, -power)
+        return scaled, power, Factor(u.mT if wide else u, steps=method.steps)
+    if not isinstance(method, GramZolotarev):
         return None
-    u, power = found
-    scaled = times_power_of_two(A, -power)
-    return scaled, power, Factor(u.mT if wide else u, steps=method.steps)
+    factor = _each_on_host(x, method)
+    return None if factor is None else (A, 0, Factor(factor.mT if wide else factor))
+
+
+def _each_on_host(x: Tensor, method: GramZolotarev) -> Tensor | None:
+    """The factor of a matrix, or of each of a stack that is better taken one by one; or None."""
+    if x.ndim == 2:
+        return method.on_host(x)
+    factors = []
+    for one in x if is_better_looped(x) else ():
+        factors.append(method.on_host(one))
+        if factors[-1] is None:
+            return None
+    return stacked([u for u in factors if u is not None]) if factors else None
 
 
 def split_factor(

@@ -146,6 +146,22 @@ class GramZolotarev:
             return Factor(times(x, _over_bound(*self._rational(x))))
         return Factor(times(x, _over_bound(*self._composed(x).parts())))
 
+    def on_host(self, x: Tensor) -> Tensor | None:
+        """Return the factor of one tall matrix, where the host may look at its size, or None.
+
+        One look at ‖xᴴx‖_F tells that x is finite and in no need of scaling: two passes over x
+        less, and the same to the bit as of x over a power of two. None as for :meth:`split`.
+        """
+        if self.polynomial is None:
+            return None
+        self._check(x)
+        composed = self._composed(x)
+        sound = torch.where(composed.info == 0, composed.size, math.nan)
+        least, largest = SAFE_SQUARES[x.dtype]
+        if not least <= float(sound) <= largest:
+            return None
+        return times(x, composed.weights() / composed.size.sqrt())
+
     def gram_weights(self, c: Tensor) -> Tensor:
         """Return W with U = A W for a stack of Gram matrices c = AᴴA, (B, n, n)."""
         if self.polynomial is None:

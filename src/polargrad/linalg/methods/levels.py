@@ -15,7 +15,7 @@ from torch import Tensor
 from polargrad.linalg.methods.outcome import Factor
 from polargrad.linalg.products import lies_transposed
 
-__all__ = ["by_level", "is_better_looped", "level_of", "one_by_one"]
+__all__ = ["by_level", "is_better_looped", "level_of", "one_by_one", "stacked"]
 
 # From so many columns on a stack on a CPU is faster matrix by matrix: one matrix has both cores to
 # itself in every product, and the blocked factorizations of products.py.
@@ -34,13 +34,13 @@ def one_by_one(method: Callable[[Tensor], Factor], x: Tensor) -> Factor:
     factors = [method(one) for one in x]
     ranks = [factor.rank for factor in factors if factor.rank is not None]
     return Factor(
-        _stacked([factor.U for factor in factors]),
+        stacked([factor.U for factor in factors]),
         max(factor.steps for factor in factors),
         torch.stack(ranks) if len(ranks) == len(factors) else None,
     )
 
 
-def _stacked(matrices: list[Tensor]) -> Tensor:
+def stacked(matrices: list[Tensor]) -> Tensor:
     """A stack of matrices that lie as they do."""
     if all(map(lies_transposed, matrices)):
         return torch.stack([matrix.mT for matrix in matrices]).mT
