@@ -95,6 +95,7 @@ def planned(steps: int, seeds: Sequence[int]) -> list[Run]:
     runs += [Run(MUON, lr, "constant", first, steps) for lr in (2.5e-3, 2e-2)]
     courses, free = ("constant", "decay"), (5e-3, 1e-2, 2e-2, 4e-2)
     runs += [Run("schedule-free Muon", lr, s, first, steps) for s in courses for lr in free]
+    runs += [Run("schedule-free Muon", lr, "decay", first, steps) for lr in (8e-2, 1.6e-1)]
     runs += [Run("OptMuon, θ", 0.3, "decay", seed, steps) for seed in others[:2]]
     runs += [Run(ADAM, 2e-3, "decay", seed, steps) for seed in others[:2]]
     for rule in ("D-adaptation", "Mechanic"):

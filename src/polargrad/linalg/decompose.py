@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from polargrad.errors import PolarGradError, ToleranceError, ToleranceWarning
 from polargrad.linalg.certificate import Certificate, measure, promised
+from polargrad.linalg.choice import MethodSpec, OnFailure, choose, fail
 from polargrad.linalg.completion import completed
 from polargrad.linalg.derivative import differentiable_factor
 from polargrad.linalg.direct import factor_on_host
-from polargrad.linalg.methods import SVD, GramEigh, Method, label
-from polargrad.linalg.methods import method as method_of
+from polargrad.linalg.methods import Method, label
 from polargrad.linalg.methods.outcome import Factor, Promise
 from polargrad.linalg.planner import plan
 from polargrad.linalg.precision import compute_dtype as resolve_compute_dtype
@@ -26,7 +24,6 @@ from polargrad.linalg.preparation import (
     NonFinite,
     Prepared,
     check_choice,
-    check_matrix,
     is_plain,
     is_traced,
     prepare,
@@ -36,10 +33,7 @@ from polargrad.linalg.scaling import times_power_of_two
 
 __all__ = ["PolarResult", "polar", "polar_factor"]
 
-NON_FINITE = get_args(NonFinite)
 Side = Literal["auto", "right", "left"]
-OnFailure = Literal["raise", "warn", "fallback"]
-MethodSpec = str | Mapping[str, Any] | Method
 
 
 def _cached_by_grad_mode(compute: Callable[[PolarResult], Tensor]) -> property:
@@ -193,7 +187,7 @@ def polar(
     """
     check_choice("side", side, get_args(Side))
     check_choice("on_failure", on_failure, get_args(OnFailure))
-    chosen = _choose(A, method, tol, compute_dtype, nonfinite, on_failure)
+    chosen = choose(A, method, tol, compute_dtype, nonfinite, on_failure)
     if side == "auto":
         side = "left" if A.shape[-2] < A.shape[-1] else "right"
     dtype = resolve_compute_dtype(A.dtype, compute_dtype)
@@ -223,7 +217,7 @@ def polar(
                     certify=True,
                     on_failure="raise",
                 )
-            _fail(message, on_failure)
+            fail(message, on_failure)
     return PolarResult(
         U=factor.U.to(A.dtype),
         method=chosen,
@@ -258,7 +252,7 @@ def polar_factor(
 
     Source: as :func:`polar`.
     """
-    chosen = _choose(A, method, tol, compute_dtype, nonfinite, "raise")
+    chosen = choose(A, method, tol, compute_dtype, nonfinite, "raise")
     dtype = resolve_compute_dtype(A.dtype, compute_dtype)
     return _decompose(A, chosen, dtype, nonfinite, complete)[1].U.to(A.dtype)
 
@@ -346,59 +340,3 @@ def _better(A: Tensor, chosen: Method) -> Method | None:
     """The default method, or None where that is what has just failed."""
     best = plan(A).method
     return None if best == chosen else best
-
-
-def _fail(message: str, on_failure: OnFailure) -> None:
-    if on_failure == "warn":
-        warnings.warn(message, ToleranceWarning, stacklevel=3)
-    else:
-        raise ToleranceError(message)
-
-
-def _choose(
-    A: Tensor,
-    spec: MethodSpec,
-    tol: float | None,
-    dtype: torch.dtype | None,
-    nonfinite: NonFinite,
-    on_failure: OnFailure,
-) -> Method:
-    """Check the matrix, resolve the method and check one against the other."""
-    check_choice("nonfinite", nonfinite, NON_FINITE)
-    check_matrix(A)
-    traced = torch.compiler.is_compiling()
-    if isinstance(spec, str) and spec == "auto":
-        chosen = _planned(A, tol, dtype, on_failure)
-        if traced and chosen.adaptive:
-            chosen = SVD() if chosen.name == "newton" else GramEigh()
-    elif tol is not None:
-        raise ValueError(f"tol is for method='auto' alone, got tol={tol} with method={spec!r}")
-    else:
-        chosen = method_of(spec)
-    if traced and chosen.adaptive:
-        raise PolarGradError(
-            f"method {label(chosen)!r} looks at values to decide how to go on, which torch.compile "
-            "and torch.export cannot: give one with a fixed budget, such as SVD(), "
-            "GramEigh(polish=2), QDWH(steps=6) or Zolotarev(iterations=2)"
-        )
-    resolved = resolve_compute_dtype(A.dtype, dtype)
-    if not chosen.products_only and resolved in (torch.float16, torch.bfloat16):
-        raise ValueError(
-            f"compute_dtype must be None, float32 or float64 for method {chosen.name!r}, "
-            f"got {dtype}"
-        )
-    return chosen
-
-
-def _planned(
-    A: Tensor, tol: float | None, dtype: torch.dtype | None, on_failure: OnFailure
-) -> Method:
-    """The planner's choice, or the best there is where nothing keeps the tolerance."""
-    try:
-        return plan(A, tol=tol, compute_dtype=dtype).method
-    except ToleranceError as error:
-        if on_failure == "raise":
-            raise
-        if on_failure == "warn":
-            warnings.warn(str(error), ToleranceWarning, stacklevel=4)
-        return plan(A, compute_dtype=dtype).method
