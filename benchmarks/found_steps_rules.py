@@ -143,6 +143,8 @@ COLOURS = (
     *("D-adaptation", "Mechanic", "schedule-free, lr", "schedule-free Muon"),
 )
 OURS = {FOUND: "-", DIRECTIONS: "--"}
+# Beyond the ten colours of matplotlib's cycle.
+PALE = dict(zip(COLOURS[-4:], ("#7fa8d9", "#86cf79", "#f28e8c", "#b79fd0"), strict=True))
 GIVEN = (*COLOURS[1:6], "AdamW", *COLOURS[-2:])  # a number has to be chosen
 LARGEST_GAP, LARGEST_LOSS = 1e10, 3.0
 
@@ -191,7 +193,7 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
     if language is not None:
         found = curves_of_language(language)
         columns.append(("language model, 400 steps", "nats per byte", "linear", found))
-    figure, axes = plt.subplots(2, len(columns), figsize=(4.2 * len(columns), 7.0), squeeze=False)
+    figure, axes = plt.subplots(2, len(columns), figsize=(4.2 * len(columns), 7.6), squeeze=False)
     seen = {}
     for column, (title, metric, scale, curves) in enumerate(columns):
         for rule in COLOURS:
@@ -204,7 +206,7 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
                 markersize=3,
                 linewidth=2.4 if rule in OURS else 1.1,
                 linestyle=OURS.get(rule, "-"),
-                color="black" if rule in OURS else f"C{COLOURS.index(rule) - 1}",
+                color="black" if rule in OURS else PALE.get(rule, f"C{COLOURS.index(rule) - 1}"),
                 zorder=3 if rule in OURS else 2,
             )
         for row, what in enumerate(("first step", "learning rate, θ or factor")):
@@ -220,8 +222,8 @@ def draw(results: dict[Run, float], path: Path, language: Path | None) -> None:
             axis.set_ylim(min(limits), max(limits))
     named = {FOUND: "this package, lr=None", DIRECTIONS: "this package, polar-first, lr=None"}
     names = [named.get(rule, rule) for rule in seen]
-    figure.legend(list(seen.values()), names, loc="lower center", ncols=5, fontsize=8)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(list(seen.values()), names, loc="lower center", ncols=6, fontsize=8)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
