@@ -43,11 +43,12 @@ class MixedQDWH:
     matrix the Gram matrix in float64 loses nothing: the first steps, where c is large, are taken in
     float64, the rest in float32, and no QR factorization is needed.
 
-    On a CPU the fastest exact method for large square float32 matrices; for tall ones choose
-    :class:`GramEigh`. A float64 matrix has no wider precision: for it this is :class:`QDWH`, and
-    :class:`Newton` or :class:`SVD` are faster. A matrix whose smallest singular
-    value is not clearly above the rank cutoff is handed to :class:`GramEigh`, which finds its rank;
-    so is one whose factor is not orthonormal in the end because an estimate was wrong. Two host
+    On a CPU the fastest exact method for float32 matrices of more than 1000 columns, and of more
+    than 450 that are not square; for square ones of up to 1000 choose :class:`Newton`, for tall
+    ones :class:`GramEigh`. A float64 matrix has no wider precision: for it this is :class:`QDWH`,
+    and :class:`Newton` or :class:`SVD` are faster. A matrix whose smallest singular value is not
+    clearly above the rank cutoff is handed to :class:`GramEigh`, which finds its rank; so is one
+    whose factor is not orthonormal in the end because an estimate was wrong. Two host
     synchronizations a level of condition number.
 
     Cost: a step 4 m n² + n³/3 flops; for κ = 10⁴ one or two in float64 and two in float32; before
