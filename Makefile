@@ -13,9 +13,9 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 demo: $(READY)
 	$(VENV)/bin/polargrad demo --out demo
 
-test: lint types layers
+test: $(READY)
+	$(MAKE) --no-print-directory -j $(WORKERS) --output-sync=target lint types layers examples
 	$(ONE_THREAD) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
-	$(MAKE) --no-print-directory examples
 
 test-full: test $(TRITON)
 	$(ONE_THREAD) $(RUN) -m pytest -n $(WORKERS) -m slow
