@@ -149,12 +149,15 @@ def _each_on_host(x: Tensor, method: GramZolotarev) -> Tensor | None:
     """The factor of a matrix, or of each of a stack that is better taken one by one; or None."""
     if x.ndim == 2:
         return method.on_host(x)
+    if not is_better_looped(x):
+        return None
     factors = []
-    for one in x if is_better_looped(x) else ():
-        factors.append(method.on_host(one))
-        if factors[-1] is None:
+    for one in x:
+        u = method.on_host(one)
+        if u is None:
             return None
-    return stacked([u for u in factors if u is not None]) if factors else None
+        factors.append(u)
+    return stacked(factors)
 
 
 def split_factor(
