@@ -16,6 +16,9 @@ SUPPORT = Path(__file__).parents[1] / "support"
 # In MB: what the allocators grow by; less than half of the smallest data here, whose bytes alone
 # would take more, and a fiftieth of the largest.
 BOUND = 24
+# glibc otherwise keeps blocks of some megabytes where they were, as many as it likes: up to 24 MB
+# of growth, and in another run none, of the same data.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 
 MEASURE = """
 import sys
@@ -67,7 +70,7 @@ def growths(folder, *data):
     paths = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(folder), *map(str, data)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths} | GIVEN_BACK,
         capture_output=True,
         text=True,
         timeout=1200,
