@@ -36,7 +36,7 @@ PAPER: tuple[tuple[Callable[[], Experiment], torch.dtype, tuple[int, ...]], ...]
     (completion, torch.float32, (50, 100, 150)),
 )
 WAYS: dict[str, dict[str, Any]] = {
-    "directions": {"momentum": 0.9, "order": "polar-first", "nesterov": 0.03},
+    "directions": {"momentum": 0.932, "order": "polar-first", "nesterov": 0.035},
     "gradients": {"momentum": 0.0},
 }
 STARTS = (None, 1e-4, 1e-2, 1.0, 10.0, 1e2)

@@ -5,7 +5,7 @@ import math
 import torch
 
 # What docs/step_size.md recommends for matrix problems.
-OF_DIRECTIONS = {"momentum": 0.9, "order": "polar-first", "nesterov": 0.03}
+OF_DIRECTIONS = {"momentum": 0.932, "order": "polar-first", "nesterov": 0.035}
 # Momenta under which step sizes are found.
 WAYS = {
     "no momentum": {"momentum": 0.0},

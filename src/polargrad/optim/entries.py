@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -17,8 +18,11 @@ from polargrad.optim.routing.views import WHOLE, Region, View, logical_shapes, r
 
 __all__ = [
     *("Entry", "Shared", "by_device", "count_of", "entries_of", "gradient_of", "numbers_of"),
-    *("parts_of", "pieces", "whole_matrices"),
+    *("Side", "parts_of", "pieces", "sides_of", "whole_matrices"),
 ]
+
+# Where a part of a matrix lies along one of its sides.
+Side = slice | Tensor
 
 
 class Entry(NamedTuple):
@@ -184,6 +188,24 @@ def by_device(entries: Sequence[Entry]) -> dict[torch.device, list[int]]:
         device = entry.target.tensor.device if entry.shared is None else entry.shared.device
         places.setdefault(device, []).append(position)
     return places
+
+
+def sides_of(shared: Shared, part: Entry) -> tuple[Side, Side]:
+    """The rows and the columns of a part of a matrix, of which it is the product."""
+    patches = shared.matrix.patches[shared.ranks.index]
+    patch = next(q for own, q in zip(shared.parts, patches, strict=True) if own is part)
+    matrix = shared.matrix
+    found: list[Side] = []
+    for side in (slice(0, matrix.rows), slice(matrix.rows, None)):
+        sizes, starts, counts = matrix.sizes[side], patch.start[side], patch.sizes[side]
+        if len(sizes) == 1:
+            found.append(slice(starts[0], starts[0] + counts[0]))
+            continue
+        numbers = torch.arange(math.prod(sizes), device=shared.device).view(sizes)
+        for d, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            numbers = numbers.narrow(d, start, count)
+        found.append(numbers.flatten())
+    return found[0], found[1]
 
 
 def count_of(p: Tensor, view: View) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polargrad.linalg.precision import double_dtype
+from polargrad.optim.direction_norms import DirectionNorms
 from polargrad.optim.early_looks import Look
 from polargrad.optim.elementwise import store
 from polargrad.optim.entries import Entry, by_device, numbers_of
@@ -62,6 +63,7 @@ class FoundSteps:
         self.averages = group["order"] != "momentum-first" and is_averaged(group)
         self.of_directions = looks_at_directions(group)
         self._start(params, state)
+        self.norms = DirectionNorms(params, entries, state, gate) if self.of_directions else None
         self.owners = [state[params[e.parameter]] for e in entries]
         multiplier = step_size(group)
         # How much of its size a step is taken at: what is above 1 tells no more.
@@ -109,7 +111,8 @@ class FoundSteps:
         rate = self.group["step_rate"]
         share = self.share.to(sizes) if isinstance(self.share, Tensor) else self.share
         rate = RATE if rate is None else rate
-        sizes, evidence = followed(sizes, evidence, cosines, reach, rate, share, slopes)
+        norms = None if self.norms is None else self.norms.of(positions)
+        sizes, evidence = followed(sizes, evidence, cosines, reach, rate, share, slopes, norms)
         for key, values in ((SIZE, sizes), (EVIDENCE, evidence)):
             self.after.append((kept[key], list(values.unbind(0))))
         first = self.group["first_step"]
@@ -155,7 +158,9 @@ class FoundSteps:
         """The sizes of the steps of a stack, (B,)."""
         return torch.stack([self.taken[i] for i in positions])
 
-    def decayed(self, entries: Sequence[Entry], direction: Tensor) -> Tensor:
+    def decayed(
+        self, positions: Sequence[int], entries: Sequence[Entry], direction: Tensor
+    ) -> Tensor:
         r"""Return :math:`D + \lambda X` of a stack of directions, of matrices or of parts."""
         decay = self.group["weight_decay"]
         if isinstance(decay, Tensor) or decay:
@@ -165,7 +170,8 @@ class FoundSteps:
         taken = direction
         if isinstance(self.share, Tensor) or not self.share:
             taken = direction * (self.share > 0)  # what was not taken says nothing of its size
-        if self.of_directions:
+        if self.norms is not None:
+            self.norms.look(positions, entries, taken)
             for entry, one in zip(entries, taken.unbind(0), strict=True):
                 self._turn(entry, one)
         shaped = [d.reshape(t.shape) for d, t in zip(taken.unbind(0), targets, strict=True)]
@@ -197,8 +203,9 @@ class FoundSteps:
 
     def keep(self) -> None:
         """Keep what was found, once all matrices have been stepped."""
-        if self.of_directions:
+        if self.norms is not None:
             self._look_at_directions()
+            self.norms.keep()
         for targets, values in self.after:
             store(targets, values, self.gate)
 

@@ -43,6 +43,9 @@ MEMORY, TREND_MEMORY = 0.95, 0.8
 # all that moves, growing and falling would hold each other at a size at which stiff directions only
 # go back and forth. With a longer memory a sudden change of the data is answered too slowly.
 FALL_MEMORY, PATIENCE = 0.99, 3.0
+# Where averages of directions have a singular value above this, the last polar factors had the same
+# direction in common, all but some 7 %: no size falls while it is short of its end.
+STEADY = 0.8
 # A size stays a number whatever the objective does: one without a minimum doubles it for ever.
 LARGEST = 1e30
 
@@ -129,6 +132,7 @@ def followed(
     rate: float,
     share: Tensor | float = 1.0,
     slopes: Tensor | None = None,
+    norms: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Return the step sizes of a group of matrices, and their evidence, after another look.
 
@@ -160,6 +164,7 @@ def followed(
         rate: η.
         share: f in [0, 1].
         slopes: c of the gradients, (N,), where the cosines are those of directions.
+        norms: ‖D‖₂ of the last directions, (N,), likewise.
 
     Returns:
         s and the evidence.
@@ -198,6 +203,9 @@ def followed(
         growing = torch.where(slopes.sum() < 0, 0.0, growing)
     held = share * share
     common = torch.where(z > 0, held * growing, FALL * rate * mean)
+    if norms is not None:
+        longest = torch.where(seen, norms, 0.0).sum() / seen.sum().clamp(min=1)
+        common = torch.where(longest > STEADY, common.clamp(min=0.0), common)
     apart = OWN * rate * held * torch.where(seen, x - mean, 0.0)
     known = torch.stack([weight, square, trend_weight, trend, *falls])
     after = torch.cat([torch.stack(own, dim=1), known.expand(len(sizes), -1)], dim=1)

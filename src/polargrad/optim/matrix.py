@@ -365,7 +365,7 @@ class Update:
         if self.averaged and not self.first:
             direction = self._smoothed(entries, direction, counts)
         if self.found is not None:
-            direction = self.found.decayed(entries, direction)
+            direction = self.found.decayed(positions, entries, direction)
         self._move(positions, entries, direction.mul_(scale.view(-1, 1, 1)))
 
     def _move(self, positions: list[int], entries: list[Entry], deltas: Tensor) -> None:

@@ -19,6 +19,7 @@ from polargrad.optim.geometry_state import geometry_state
 from polargrad.optim.group_members import named_parameters
 from polargrad.optim.matrix import STEP
 from polargrad.optim.rounds import COUNT
+from polargrad.optim.routing.views import logical_shapes
 from polargrad.optim.sketches import sketch_shapes
 from polargrad.optim.step_size import (
     EVIDENCE,
@@ -26,6 +27,8 @@ from polargrad.optim.step_size import (
     LAST,
     LAST_DTYPE,
     LOOK,
+    NORM,
+    PAIR,
     REACH,
     SIZE,
     evidence_columns,
@@ -132,13 +135,16 @@ def _expected(group: dict[str, Any], place: int, parameter: Tensor) -> dict[str,
     form, view = geometry(group.get("geometry", "spectral")), group["views"][place]
     options = {"state_dtype": None, "momentum": 0.0, "order": "momentum-first"} | group
     counted = torch.empty(count_of(parameter, view), dtype=torch.float32, device="meta")
+    shapes = logical_shapes(view, tuple(parameter.shape)) if parameter.numel() else []
+    numbers = sum(m + n for m, n in shapes)
     averaged = example.to(buffer_dtype(options, parameter))
     return {
         BUFFER: averaged,
         LAST: example.to(LAST_DTYPE),
         KEPT: example.to(signal_dtype(options, parameter)),
         COUNT: torch.empty((), dtype=torch.float32, device="meta"),
-        **dict.fromkeys((STEP, SIZE, REACH, LOOK), counted),
+        **dict.fromkeys((STEP, SIZE, REACH, LOOK, NORM), counted),
+        PAIR: torch.empty(numbers, dtype=torch.float32, device="meta"),
         EVIDENCE: counted[:, None].expand(-1, len(evidence_columns(options))),
         **geometry_state(form, example, view),
         **_expected_sketch(options, parameter, view),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,13 +10,11 @@ import torch
 from torch import Tensor
 
 from polargrad.distributed.local import Source, stacks
-from polargrad.distributed.patches import Patch
-from polargrad.distributed.shared_matrix import SharedMatrix
 from polargrad.geometry import Ascent, State
 from polargrad.geometry.base import divided
 from polargrad.optim.approximations import Sketch
 from polargrad.optim.elementwise import store
-from polargrad.optim.entries import Entry
+from polargrad.optim.entries import Entry, Side, sides_of
 from polargrad.optim.geometry_state import key_of
 from polargrad.optim.routing.views import View, logical_shapes
 from polargrad.optim.shared_sums import totals
@@ -26,8 +23,6 @@ __all__ = ["LEFT", "RIGHT", "Sketches", "sketch_shapes", "start_sketch"]
 
 # P of the smaller side and V of the larger one, the matrices of one shape in one tensor.
 LEFT, RIGHT = "sketch_left", "sketch_right"
-# Where a part of a matrix lies along one of its sides.
-Index = slice | Tensor
 WHOLE = slice(None)
 
 
@@ -96,7 +91,7 @@ class Sketches:
             values = [torch.where(begun[k], new[i], kept[i]) for k, i in enumerate(positions)]
             store([kept[i] for i in positions], values, self.gate)
 
-    def _counted(self) -> Iterator[tuple[int, Entry, Index, Index]]:
+    def _counted(self) -> Iterator[tuple[int, Entry, Side, Side]]:
         """All that this process adds to the sums: the matrix, what it holds, and where it lies."""
         for position, entry in enumerate(self.entries):
             shared = entry.shared
@@ -175,30 +170,12 @@ def _wide(entry: Entry, part: Tensor) -> Tensor:
     return part.mT if _is_tall(entry) else part
 
 
-def _sides(entry: Entry, part: Entry) -> tuple[Index, Index]:
+def _sides(entry: Entry, part: Entry) -> tuple[Side, Side]:
     """Where a part of a matrix lies along its smaller side and along its larger one."""
-    shared = entry.shared
-    if shared is None:
+    if entry.shared is None:
         return WHOLE, WHOLE
-    patches = shared.matrix.patches[shared.ranks.index]
-    patch = next(q for own, q in zip(shared.parts, patches, strict=True) if own is part)
-    rows, columns = _along(shared.matrix, patch, shared.device)
+    rows, columns = sides_of(entry.shared, part)
     return (columns, rows) if _is_tall(entry) else (rows, columns)
-
-
-def _along(matrix: SharedMatrix, patch: Patch, device: torch.device) -> tuple[Index, Index]:
-    """The rows and the columns of a patch, of which it is the product."""
-    found: list[Index] = []
-    for side in (slice(0, matrix.rows), slice(matrix.rows, None)):
-        sizes, starts, counts = matrix.sizes[side], patch.start[side], patch.sizes[side]
-        if len(sizes) == 1:
-            found.append(slice(starts[0], starts[0] + counts[0]))
-            continue
-        numbers = torch.arange(math.prod(sizes), device=device).view(sizes)
-        for d, (start, count) in enumerate(zip(starts, counts, strict=True)):
-            numbers = numbers.narrow(d, start, count)
-        found.append(numbers.flatten())
-    return found[0], found[1]
 
 
 def _orthonormal(images: Tensor) -> Tensor:

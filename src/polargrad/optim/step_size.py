@@ -14,7 +14,8 @@ from polargrad.optim.hypergradient import COLUMNS, FALLS
 from polargrad.optim.signal import is_averaged
 
 __all__ = [
-    *("EVIDENCE", "FOUND", "FOUND_KEYS", "GIVEN", "LAST", "LAST_DTYPE", "LOOK", "REACH", "SIZE"),
+    *("EVIDENCE", "FOUND", "FOUND_KEYS", "GIVEN", "LAST", "LAST_DTYPE", "LOOK", "NORM"),
+    *("PAIR", "REACH", "SIZE"),
     *("STEP_SIZES", "decay_factor", "evidence_columns", "is_found", "looks_at_directions"),
     *("start_step_size", "step_length", "step_size", "takes_dual_norm"),
 ]
@@ -28,6 +29,8 @@ REACH = "step_size_reach"
 FOUND_KEYS = (LAST, SIZE, EVIDENCE, REACH)
 # Where directions are looked at, what the last two said; infinite before the first.
 LOOK = "step_size_look"
+# There too the spectral norms of the last directions, and the vectors that find them.
+NORM, PAIR = "last_direction_norm", "last_direction_vectors"
 # Of the last direction only an angle is asked: rounding it turns that by less than noise does.
 LAST_DTYPE = torch.bfloat16
 # The first size, as a share of the root mean square of the singular values, and of a matrix that is
