@@ -127,7 +127,11 @@ def main() -> None:
         "the best geometric schedule": of_schedules,
         "the best multiple of the exact line search": of_line_searches,
         "found by the run": of_the_run,
-        "the best geometric schedule, averages": partial(of_schedules, momentum=0.9, share=0.03),
+        "the best geometric schedule, averages": partial(
+            of_schedules,
+            momentum=WAYS["directions"]["momentum"],
+            share=WAYS["directions"]["nesterov"],
+        ),
         "found by the run, averages": partial(of_the_run, way="directions"),
     }
     for name, rule in rules.items():

@@ -59,6 +59,11 @@ SAME = [
     ("same_everywhere", {"preset": preset})
     for preset in ("PolarGrad, found", OF_DIRECTIONS, "Shampoo")
 ]
+LAYOUTS_OF_NORMS = ("replicated", "hybrid", "fully_shard", "fully_shard, last dimension")
+NORMS = [
+    ("norms_of_directions", {"layout": layout, "preset": OF_DIRECTIONS})
+    for layout in (*LAYOUTS_OF_NORMS, "tensor parallel")
+]
 ROUNDED = ("copies_agree", {"layout": "hybrid"})
 
 
@@ -82,6 +87,7 @@ def few(run):
         *GAPS,
         *CUT,
         *SAME,
+        *NORMS,
         *BY_ONE,
         LOADED,
         BACK,
@@ -125,6 +131,16 @@ def test_a_gradient_that_is_not_added_up_is(few):
 @pytest.mark.parametrize("case", SAME, ids=str)
 def test_copies_and_their_states_stay_equal_to_the_bit(few, case):
     assert len(set(few[str(case)])) == 1
+
+
+@pytest.mark.parametrize("case", NORMS, ids=str)
+def test_norms_of_directions_are_those_of_one_device(few, case):
+    for of_one_process in few[str(case)]:
+        assert len(of_one_process) > 4
+        for (norms, vectors), (expected, fixed) in of_one_process:
+            assert norms == pytest.approx(expected, rel=1e-5)
+            assert vectors == pytest.approx(fixed, rel=1e-5, abs=1e-5)
+            assert min(norms) > 0
 
 
 @pytest.mark.parametrize("case", BY_ONE, ids=str)

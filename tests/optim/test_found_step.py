@@ -22,7 +22,7 @@ from polargrad.optim.hypergradient import (
     slope,
 )
 from polargrad.optim.routing.views import WHOLE, split
-from polargrad.optim.step_size import EVIDENCE, LAST, LOOK, SIZE
+from polargrad.optim.step_size import EVIDENCE, LAST, LOOK, NORM, PAIR, SIZE
 
 FIRST, FIRST_OF_ZERO, FARTHEST = 0.05, 0.01, 1.0
 FAR = torch.tensor(math.inf)
@@ -559,7 +559,7 @@ def test_state_is_saved_and_continues_to_the_bit(tmp_path, way):
     other.load_state_dict(state)
     again.data.copy_(saved)
     assert torch.equal(stepped(other, again, problem.gradient, 12), whole)
-    keys = {LAST, SIZE, EVIDENCE} | ({LOOK} if way == "of directions" else set())
+    keys = {LAST, SIZE, EVIDENCE} | ({LOOK, NORM, PAIR} if way == "of directions" else set())
     assert keys <= set(other.state[again])
 
 

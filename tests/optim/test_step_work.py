@@ -151,7 +151,12 @@ def test_both_verdicts_on_gradients_agree(value, dtype):
     [
         (lambda params: pg.PolarGrad(params, lr=1e-3, tol=0.11), 1),
         (lambda params: pg.PolarGrad(params, tol=0.11), 0),
-        (lambda params: pg.PolarGrad(params, momentum=0.932, order="polar-first", nesterov=0.035), 0),
+        (
+            lambda params: pg.PolarGrad(
+                params, momentum=0.932, order="polar-first", nesterov=0.035
+            ),
+            0,
+        ),
         (lambda params: pg.Muon(params, lr=1e-3, method="auto", tol=0.11), 0),
     ],
     ids=["given", "found", "found along averages", "Muon"],

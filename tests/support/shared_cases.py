@@ -29,6 +29,7 @@ from polargrad import optim
 from polargrad.distributed import local
 from polargrad.errors import CollectiveError, NonFiniteError
 from polargrad.optim import elementwise
+from polargrad.optim.step_size import NORM, PAIR
 
 PRESETS = {
     "PolarGrad": (pg.PolarGrad, {"lr": 0.05, "weight_decay": 0.1}),
@@ -96,6 +97,24 @@ def updates(layout, preset, steps=1, missing=()):
         float((wholes[name] - begun[name]).abs().amax()) for name in begun if name not in missing
     )
     return *laid.distance(wholes), moved
+
+
+def norms_of_directions(layout, preset, steps=4):
+    """What many processes know of the norms of directions, and what one does."""
+    laid = layouts.Laid(layout)
+    optimizer = made(preset, laid.groups(), process_group=laid.process_group)
+    for step in range(steps):
+        laid.set_gradients(layouts.gradients(step))
+        optimizer.step()
+    _, one = layouts.alone(lambda groups: made(preset, groups), steps)
+    names = [name for group in one.param_groups for name in group["param_names"]]
+    alone = dict(zip(names, (p for g in one.param_groups for p in g["params"]), strict=True))
+    pairs = [(optimizer.state[p], one.state[alone[name]]) for name, p in laid.parameters.items()]
+    return [
+        tuple((own[NORM].tolist(), own[PAIR].tolist()) for own in pair)
+        for pair in pairs
+        if NORM in pair[0]
+    ]
 
 
 def shards_as_matrices(layout):
