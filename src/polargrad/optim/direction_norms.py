@@ -19,6 +19,7 @@ __all__ = ["DirectionNorms", "followed_pairs", "images_of", "start_norms"]
 # How much of a fixed vector is mixed into each that is kept, lest one that has come to lie across
 # all that a direction does would lie so for good. It takes a 20,000th from the norm that is found.
 FRESH = 0.01
+# Squares of 1, 2, 3, … modulo a prime look like chance and are the same everywhere.
 PRIME = 10_007
 
 
@@ -162,7 +163,7 @@ def followed_pairs(images: Tensor, pairs: Tensor, rows: int) -> tuple[Tensor, Te
 
 
 def _fixed(size: int, like: Tensor) -> Tensor:
-    """The unit vector of a size that is the same everywhere, of entries that look like chance."""
+    """A unit vector of this size, in no particular direction."""
     numbers = torch.arange(1, size + 1, device=like.device)
     vector = numbers.square().remainder(PRIME).to(like.dtype) / PRIME - 0.5
     fixed: Tensor = vector / torch.linalg.vector_norm(vector)

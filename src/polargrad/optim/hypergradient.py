@@ -43,8 +43,8 @@ MEMORY, TREND_MEMORY = 0.95, 0.8
 # all that moves, growing and falling would hold each other at a size at which stiff directions only
 # go back and forth. With a longer memory a sudden change of the data is answered too slowly.
 FALL_MEMORY, PATIENCE = 0.99, 3.0
-# Where averages of directions have a singular value above this, the last polar factors had the same
-# direction in common, all but some 7 %: no size falls while it is short of its end.
+# Where averages of directions have a singular value above this, all but a tenth of the last polar
+# factors had a direction in common: it is still on its way, and no size falls.
 STEADY = 0.8
 # A size stays a number whatever the objective does: one without a minimum doubles it for ever.
 LARGEST = 1e30
@@ -153,7 +153,7 @@ def followed(
     one could go: what makes a size grow counts f². From its reach on a size grows at the rate η
     alone. Where falls are counted, growing is slower by the factor 1/(1 + n/3), with n the sum of
     all falls :math:`-\bar x` over some 100 looks (Kesten's rule). Together no size grows while the
-    sum of the slopes is negative.
+    sum of the slopes is negative, and none falls while the mean of the norms is above 0.8.
 
     Args:
         sizes: s, float32, (N,).
